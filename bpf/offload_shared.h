@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * The structs that both the XDP program and user space see.
+ *
+ * This header is the ABI between bpf/ghostnic.bpf.c, which writes it, and
+ * ghostnicd and ghostnic, which read it. A change of any layout or meaning here
+ * raises GN_ABI; a daemon refuses pins of another ABI.
+ *
+ * Needs only <linux/types.h>; included by BPF C and by user-space C.
+ */
+#ifndef GN_OFFLOAD_SHARED_H
+#define GN_OFFLOAD_SHARED_H
+
+#include <linux/types.h>
+
+#define GN_ABI			1
+
+/* First field of struct gn_meta. INBAND: the driver has no metadata room, so
+ * the struct is the first GN_META_SIZE bytes of the frame instead. */
+#define GN_META_MAGIC		(0x6e00 | GN_ABI)
+#define GN_META_MAGIC_INBAND	(0x6f00 | GN_ABI)
+#define GN_META_SIZE		32	/* bytes; the limit of kernels before 6.3 */
+
+#define GN_MAX_INSTANCES	1024	/* per interface */
+#define GN_MAX_QUEUES		64	/* entries of the XSKMAP */
+#define GN_INSTANCE_INDEX(id)	((id) & (GN_MAX_INSTANCES - 1))
+
+/*
+ * What a segment may do to the chain that its flow holds. An open chain of the
+ * same flow that the segment does not join is always delivered before it.
+ */
+enum gn_class {
+	GN_CLASS_ALONE,		/* merges with nothing */
+	GN_CLASS_START,		/* may head a chain, joins none (CWR) */
+	GN_CLASS_CONTINUE,	/* may join a chain or head one */
+	GN_CLASS_CLOSE,		/* may join a chain, which then ends (PSH, FIN) */
+};
+
+/* gn_meta.flags */
+#define GN_F_TCP		(1U << 0)
+#define GN_F_UDP		(1U << 1)
+#define GN_F_IPV6		(1U << 2)
+#define GN_F_PSH		(1U << 3)
+#define GN_F_FIN		(1U << 4)
+#define GN_F_CWR		(1U << 5)
+/* The L4 checksum field equals the pseudo-header sum: a local sender left it
+ * for hardware to complete. True only where frames never cross a wire (veth). */
+#define GN_F_CSUM_PARTIAL	(1U << 6)
+#define GN_F_CSUM_NONE		(1U << 7)	/* UDP over IPv4 without checksum */
+
+/*
+ * Written by XDP in front of every frame redirected to AF_XDP; all fields in
+ * host byte order but payload_sum. In class ALONE only magic, instance, class
+ * and flow are always set; flow is 0 when the frame belongs to no TCP or UDP flow.
+ */
+struct gn_meta {
+	__u16 magic;		/* GN_META_MAGIC or GN_META_MAGIC_INBAND */
+	__u16 instance;		/* gn_instance.id */
+	__u32 flow;		/* keyed hash of instance, addresses, ports */
+	__u64 key;		/* SipHash-1-3 of every byte that must be equal
+				 * for two segments to merge */
+	__u32 seq;		/* TCP sequence number */
+	__u16 ip_id;		/* IPv4 identification, 0 for IPv6 */
+	__u16 payload_len;	/* L4 payload by the IP length, bytes */
+	__u16 payload_sum;	/* one's complement sum of the payload that the
+				 * L4 checksum claims; memory byte order */
+	__u16 flags;		/* GN_F_* */
+	__u8 l3_off;		/* frame start to IP header, bytes */
+	__u8 l4_off;		/* frame start to L4 header, bytes */
+	__u8 l4_len;		/* L4 header with options, bytes */
+	__u8 class;		/* enum gn_class */
+};
+
+/* Key of map "instances". Zero before use. */
+struct gn_instance_key {
+	__u8 mac[6];
+	__be16 vlan;		/* VLAN identifier without PCP and DEI; 0: untagged */
+};
+
+/* gn_instance.flags: what the instance's port takes as one GSO frame */
+#define GN_INSTANCE_TSO4	(1U << 0)
+#define GN_INSTANCE_TSO6	(1U << 1)
+#define GN_INSTANCE_USO		(1U << 2)
+
+/* Value of map "instances". */
+struct gn_instance {
+	__u16 id;		/* GN_INSTANCE_INDEX() is the slot; the bits
+				 * above are a generation, so that a frame for
+				 * a removed instance never reaches its successor */
+	__u16 flags;		/* GN_INSTANCE_* */
+};
+
+/* The one entry of map "config"; written by the loader before attach. */
+struct gn_config {
+	__u32 abi;		/* GN_ABI */
+	__u32 max_frame;	/* longest frame taken: MTU + 22, bytes */
+	__u64 hash_key[2];	/* secret of the flow and merge identifiers */
+	__u32 flags;		/* GN_CONFIG_* */
+	__u32 pad;
+};
+
+#define GN_CONFIG_INBAND	(1U << 0)	/* never use the metadata area */
+
+/*
+ * Outcomes, one per-CPU counter each in map "counters": X(name, meaning).
+ * Every frame that enters the program counts in RX and in exactly one of the
+ * outcomes below it, up to and including DROP_META; the rest are details.
+ */
+#define GN_COUNTERS(X)							\
+	X(RX, "rx", "frames seen")					\
+	X(REDIRECT, "redirect", "frames handed to AF_XDP")		\
+	X(PASS_OTHER, "pass_other", "frames for the host: no instance has the address") \
+	X(PASS_MULTICAST, "pass_multicast", "broadcast and multicast, to the host and by it to the instances") \
+	X(PASS_NO_SOCKET, "pass_no_socket", "instance frames given to the host: no AF_XDP socket on the queue") \
+	X(PASS_OVERSIZE, "pass_oversize", "instance frames given to the host: longer than the MTU") \
+	X(PASS_MALFORMED, "pass_malformed", "frames given to the host: shorter than an Ethernet header") \
+	X(DROP_META, "drop_meta", "instance frames dropped: no room for metadata, not even in the frame") \
+	X(REDIRECT_BYTES, "redirect_bytes", "bytes handed to AF_XDP")	\
+	X(ALONE, "alone", "redirected frames that never merge")		\
+	X(ALONE_MALFORMED, "alone_malformed", "of these: truncated or inconsistent IP, TCP or UDP header") \
+	X(ALONE_FRAGMENT, "alone_fragment", "of these: IP fragments")	\
+	X(ALONE_IP_OPTIONS, "alone_ip_options", "of these: IPv4 options or long IPv6 extension headers") \
+	X(ALONE_IP_CSUM, "alone_ip_csum", "of these: bad IPv4 header checksum") \
+	X(ALONE_TCP_FLAGS, "alone_tcp_flags", "of these: SYN, RST, URG")	\
+	X(ALONE_TCP_EMPTY, "alone_tcp_empty", "of these: TCP without payload") \
+	X(INBAND, "inband", "redirected frames with metadata inside the frame")
+
+enum gn_counter {
+#define GN_COUNTER_ENUM(id, name, help) GN_CNT_##id,
+	GN_COUNTERS(GN_COUNTER_ENUM)
+#undef GN_COUNTER_ENUM
+	GN_CNT_MAX
+};
+
+_Static_assert(sizeof(struct gn_meta) == GN_META_SIZE, "gn_meta ABI");
+_Static_assert(__builtin_offsetof(struct gn_meta, key) == 8, "gn_meta ABI");
+_Static_assert(__builtin_offsetof(struct gn_meta, payload_sum) == 24, "gn_meta ABI");
+_Static_assert(__builtin_offsetof(struct gn_meta, class) == 31, "gn_meta ABI");
+_Static_assert(sizeof(struct gn_instance_key) == 8, "gn_instance_key ABI");
+_Static_assert(sizeof(struct gn_instance) == 4, "gn_instance ABI");
+_Static_assert(sizeof(struct gn_config) == 32, "gn_config ABI");
+_Static_assert(__builtin_offsetof(struct gn_config, hash_key) == 8, "gn_config ABI");
+
+#endif

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * iface: one network interface with the XDP program attached, its workers and
+ * its instances.
+ *
+ * `ghostnic attach` pins the maps under BPFFS/ghostnic/IF; the daemon opens
+ * them, puts its sockets into "xsks" and its instances into "instances". All of
+ * it vanishes with the daemon but for stale instance entries, which the next
+ * start replaces; without sockets the program gives every frame to the host.
+ *
+ * Control thread.
+ */
+#ifndef GN_IFACE_H
+#define GN_IFACE_H
+
+#include "worker.h"
+
+struct iface {
+	char name[IFNAMSIZ];
+	unsigned int ifindex;
+	uint32_t mtu;			/* bytes */
+	bool local_link;		/* veth: frames never cross a wire */
+	int map_xsks, map_instances;	/* pinned maps, opened; -1 */
+	int flood_fd;			/* see flood.h */
+	struct worker **worker;		/* [nworkers] */
+	unsigned int nworkers;
+	struct instance *instance[GN_MAX_INSTANCES];	/* by slot */
+	uint8_t generation[GN_MAX_INSTANCES];
+};
+
+/**
+ * iface_open() - open the pins, create workers and sockets
+ * @conf:	name and number of queues
+ * @d:		poll mode, checksum mode, chunks, bpffs
+ * @out:	set on success; iface_close() frees it
+ *
+ * Return: 0 or -errno, logged with the remedy ("run: ghostnic attach IF")
+ */
+int iface_open(const struct iface_conf *conf, const struct daemon_conf *d,
+	       struct iface **out);
+
+/** iface_start() - start the threads, then let frames in (XSKMAP). Return: 0, -errno */
+int iface_start(struct iface *i);
+
+/** iface_close() - stop frames, threads and ports; frees; NULL is fine */
+void iface_close(struct iface *i);
+
+/**
+ * iface_add_instance() - open its port, tell the workers, then XDP
+ * @err:	message, @errlen bytes
+ *
+ * Return: 0, -EEXIST (name or address taken), -ENOSPC, or the port's -errno
+ */
+int iface_add_instance(struct iface *i, const struct instance_conf *conf,
+		       char *err, size_t errlen);
+
+/** iface_del_instance() - reverse order. Return: 0, -ENOENT */
+int iface_del_instance(struct iface *i, const char *name);
+
+/** iface_find_instance() - by name, or NULL */
+struct instance *iface_find_instance(struct iface *i, const char *name);
+
+#endif

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * port: where an instance reads its packets and puts its own.
+ *
+ * A port has one queue per worker. A queue is used by its worker only, so no
+ * operation on it takes a lock; open and close run on the control thread while no
+ * worker knows the port.
+ *
+ * Directions are named from the instance's side of the wire: deliver and inject
+ * bring packets to the instance, fetch takes packets from it.
+ */
+#ifndef GN_PORT_H
+#define GN_PORT_H
+
+#include <net/if.h>
+
+#include "agg.h"
+#include "gso.h"
+#include "mbuf.h"
+
+#define PORT_MAX_IOV		(AGG_MAX_SEGS + 1)	/* virtio-net header and a chain */
+#define PORT_MAX_FRAME		(65535 + 22)	/* bytes, without virtio-net header */
+
+/* X(field, meaning): per queue, written by its worker. */
+#define PORT_COUNTERS(X)						\
+	X(rx_packets, "wire packets delivered to the instance")		\
+	X(rx_frames, "frames they were delivered in")			\
+	X(rx_bytes, "bytes delivered to the instance")			\
+	X(rx_local, "frames from other local instances")		\
+	X(rx_dropped, "frames dropped: the instance was too slow")	\
+	X(tx_frames, "frames from the instance")			\
+	X(tx_bytes, "bytes from the instance")				\
+	X(tx_wire, "packets sent on the wire for the instance")		\
+	X(tx_local, "frames given to other local instances")		\
+	X(tx_dropped, "frames dropped: no transmit chunk")		\
+	X(tx_bad, "frames dropped: malformed, too long, or not from the instance's address")
+
+struct port_stats {
+#define PORT_FIELD(f, help) uint64_t f;
+	PORT_COUNTERS(PORT_FIELD)
+#undef PORT_FIELD
+};
+
+struct port_conf {
+	char kind[16];		/* "tap", "null" */
+	char arg[108];		/* tap: device name */
+	bool copy;		/* null: copy every chain, as a VM's ring would */
+	uint8_t mac[6];		/* of the instance */
+	uint32_t mtu;		/* of the interface, bytes */
+};
+
+struct port_queue {
+	struct port *port;
+	int fd;			/* readable when fetch() has work; -1: never */
+	struct port_stats stats;
+};
+
+struct port {
+	const struct port_ops *ops;
+	uint32_t gso;		/* GN_INSTANCE_*: super-frames the instance takes */
+	unsigned int nqueues;
+	struct port_queue **queue;	/* [nqueues] */
+};
+
+struct port_ops {
+	const char *name;
+
+	/**
+	 * open() - create the port and its queues
+	 * @conf:	settings
+	 * @nqueues:	number of workers
+	 * @out:	set on success; caller destroys it by close()
+	 *
+	 * Return: 0 or -errno; the cause has been logged
+	 */
+	int (*open)(const struct port_conf *conf, unsigned int nqueues,
+		    struct port **out);
+
+	/** close() - undo open(); no worker uses the port any more */
+	void (*close)(struct port *p);
+
+	/**
+	 * deliver() - a burst of chains for the instance
+	 * @q:		queue of the calling worker
+	 * @pool:	pool of the chains
+	 * @head:	[@n] chains with their VLAN tag already removed; ownership of
+	 *		the mbufs passes, headers not yet rewritten (gso_finish())
+	 *
+	 * Never blocks. What the instance cannot take is dropped and counted.
+	 */
+	void (*deliver)(struct port_queue *q, struct mbuf_pool *pool,
+			struct mbuf **head, unsigned int n);
+
+	/**
+	 * inject() - one frame from another local instance or a broadcast
+	 * @f:		frame, untagged; borrowed
+	 *
+	 * Offloads are passed on as the frame has them, or completed here if the
+	 * instance cannot take them. Never blocks.
+	 */
+	void (*inject)(struct port_queue *q, const struct gso_frame *f);
+
+	/**
+	 * fetch() - next frame the instance sends
+	 * @f:		filled; the bytes stay valid until the next fetch()
+	 *
+	 * Return: 1: a frame, 0: none now, -errno: the port is broken
+	 * NULL: the port never sends.
+	 */
+	int (*fetch)(struct port_queue *q, struct gso_frame *f);
+};
+
+/** port_find() - ops of kind @kind ("tap", "null"), NULL if there is none */
+const struct port_ops *port_find(const char *kind);
+
+extern const struct port_ops port_tap_ops, port_null_ops;
+
+#endif

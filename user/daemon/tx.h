@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * tx: from an instance to another one on this host, or to the wire. Worker only.
+ */
+#ifndef GN_TX_H
+#define GN_TX_H
+
+#include "worker.h"
+
+/**
+ * tx_instance() - forward up to one burst of frames of @in
+ *
+ * Unicast to a local instance of the same VLAN goes to its port with offloads
+ * kept; broadcast and multicast go to all of them and to the wire; the rest goes to
+ * the wire, segmented and checksummed.
+ *
+ * Return: number of frames taken, -errno: the port is broken
+ */
+int tx_instance(struct worker *w, struct instance *in);
+
+#endif

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * xsk: one AF_XDP socket with its own umem and four rings.
+ *
+ * Kernel: Documentation/networking/af_xdp.rst. libxdp maps the rings; binding
+ * tries zero copy with multi-buffer first and takes less step by step, so a
+ * driver or kernel that lacks something still works and the result says which.
+ *
+ * Thread: created by the control thread, then used by one worker.
+ */
+#ifndef GN_XSK_H
+#define GN_XSK_H
+
+#include <stdbool.h>
+#include <xdp/xsk.h>
+
+#include "mbuf.h"
+#include "umem.h"
+
+/* Kernel 6.6 names that Debian 12's headers lack; af_xdp.rst, "XDP_USE_SG". */
+#ifndef XDP_USE_SG
+#define XDP_USE_SG	(1 << 4)
+#endif
+#ifndef XDP_PKT_CONTD
+#define XDP_PKT_CONTD	(1 << 0)
+#endif
+
+#define XSK_RX_SIZE	2048	/* ring entries, powers of two */
+#define XSK_TX_SIZE	2048
+
+/* X(field, meaning): written by the worker. */
+#define XSK_COUNTERS(X)							\
+	X(rx_descs, "buffers received")					\
+	X(tx_descs, "buffers sent")					\
+	X(tx_full, "frames not sent: transmit ring full or no chunk")	\
+	X(wakeups, "system calls to start transmission or refilling")	\
+	X(fill_low, "times no free chunk was left for the fill ring")
+
+struct xsk_stats {
+#define XSK_FIELD(f, help) uint64_t f;
+	XSK_COUNTERS(XSK_FIELD)
+#undef XSK_FIELD
+};
+
+struct xsk {
+	struct xsk_socket *sock;
+	struct xsk_umem *umem;
+	struct xsk_ring_cons rx, comp;
+	struct xsk_ring_prod tx, fill;
+	struct mbuf_pool *pool;
+	int fd;
+	bool zerocopy;
+	bool multi_buffer;
+	bool need_kick;		/* tx descriptors await a wakeup */
+	uint32_t tx_out;	/* chunks the kernel still holds for sending */
+	uint32_t tx_limit;	/* most chunks transmission may hold */
+	struct xsk_stats stats;
+};
+
+/**
+ * xsk_open() - create, register @u, bind; the socket receives nothing yet
+ * @x:		uninitialised
+ * @ifname:	interface
+ * @queue:	hardware queue
+ * @u:		memory; not owned
+ * @pool:	its mbufs; not owned
+ *
+ * Return: 0 or -errno, logged with its remedy (busy queue, missing capability)
+ */
+int xsk_open(struct xsk *x, const char *ifname, uint32_t queue, struct umem *u,
+	     struct mbuf_pool *pool);
+
+/** xsk_close() - the caller has removed it from the XSKMAP. Zeroed @x is fine. */
+void xsk_close(struct xsk *x);
+
+/** xsk_refill() - give free chunks to the kernel until the fill ring is full */
+void xsk_refill(struct xsk *x);
+
+/**
+ * xsk_tx_get() - chunk to build a frame in
+ * Return: mbuf whose addr is set, or NULL: ring full or too many chunks out
+ */
+struct mbuf *xsk_tx_get(struct xsk *x);
+
+/** xsk_tx_put() - queue @m, @m->len bytes at @m->addr, for sending */
+void xsk_tx_put(struct xsk *x, struct mbuf *m);
+
+/**
+ * xsk_tx_kick() - make the kernel send what is queued, and reap what it sent
+ *
+ * Copy mode sends a small batch a system call: repeats until the ring is
+ * drained or the kernel makes no progress.
+ */
+void xsk_tx_kick(struct xsk *x);
+
+/** xsk_kernel_stats() - the kernel's own drop counters. Return: 0, -errno */
+int xsk_kernel_stats(const struct xsk *x, struct xdp_statistics *st);
+
+#endif
