@@ -1,0 +1,221 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: BSD-2-Clause
+#
+# What every network test needs; a script sources this first, before any output:
+#
+#	. "$(dirname "$0")/lib.sh"
+#
+# The script then runs again from its start as process 1 of PID and mount namespaces
+# of its own, in which /run/netns and /run/ghostnic are empty. So whatever a
+# test leaves (processes, network namespaces with their interfaces and XDP
+# programs, pins, sockets) goes with its last process, however it ends; a killed test
+# leaves nothing to clean up, and nothing of the host is seen or touched.
+#
+# A case prints one line: "ok NAME", "not ok NAME: WHY" or "skip NAME: WHY"; other lines
+# are for the reader. The exit status is 1 when a case failed, 0 otherwise.
+#
+# Environment: GN_BIN, directory of ghostnic and ghostnicd (default build/ here).
+
+if [ -z "${GN_INSIDE:-}" ]; then
+	if [ "$(id -u)" != 0 ]; then
+		echo "not ok setup: needs root: sudo $0" >&2
+		exit 1
+	fi
+	exec unshare --mount --pid --fork --kill-child --mount-proc \
+		env GN_INSIDE=1 "$BASH" "$0" "$@"
+fi
+unset GN_INSIDE		# a test that starts another one nests it
+set -u
+
+GN_TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+GN_BIN=$(cd "${GN_BIN:-$GN_TOP/build}" && pwd) || exit 1
+GN_TMP=/run/ghostnic	# private tmpfs: logs, sockets, the bpffs
+GN_PIDS=()
+GN_FAILED=0
+GN_DAEMON=0		# process of the last gn_daemon
+PATH=$PATH:/usr/sbin:/sbin
+export GN_BIN GN_TMP PATH
+
+gn_ok()   { echo "ok $1"; }
+gn_fail() { GN_FAILED=1; echo "not ok $1: $2"; }
+gn_skip() { echo "skip $1: $2"; }
+gn_note() { echo "# $*"; }
+
+# gn_die WHY - the test cannot go on
+gn_die()
+{
+	gn_fail setup "$1"
+	exit 1
+}
+
+# gn_must CMD... - a step of the setup; its failure ends the test
+gn_must()
+{
+	"$@" || gn_die "failed ($?): $*"
+}
+
+# gn_check NAME CMD... - one case: does CMD succeed?
+gn_check()
+{
+	local name=$1 out rc
+	shift
+	out=$("$@" 2>&1)
+	rc=$?
+	if [ $rc = 0 ]; then
+		gn_ok "$name"
+	else
+		gn_fail "$name" "'$*' gave $rc"
+		[ -z "$out" ] || echo "$out" | tail -n 15 | sed 's/^/#   /'
+	fi
+	return $rc
+}
+
+# gn_wait SECONDS CMD... - poll CMD until it succeeds; 1 when the time is up
+gn_wait()
+{
+	local end=$((SECONDS + $1))
+	shift
+	until "$@" >/dev/null 2>&1; do
+		[ $SECONDS -lt $end ] || return 1
+		sleep 0.05
+	done
+}
+
+# gn_ns NAME... - network namespaces, loopback up, no IPv6 duplicate detection
+gn_ns()
+{
+	local ns
+	for ns; do
+		gn_must ip netns add "$ns"
+		gn_must gn_exec "$ns" ip link set lo up
+		gn_must gn_exec "$ns" sh -c \
+			'echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad'
+	done
+}
+
+# gn_exec NS CMD... - run in a namespace; unlike "ip netns exec" it leaves /sys alone
+gn_exec()
+{
+	local ns=$1
+	shift
+	${GN_REPLACE:+exec} nsenter --net="/run/netns/$ns" -- "$@"
+}
+
+# gn_spawn VAR CMD... - background process; its PID goes to VAR, its output to
+# $GN_TMP/VAR.log. "gn_spawn P gn_exec NS prog" yields the PID of prog itself.
+gn_spawn()
+{
+	local var=$1
+	shift
+	(
+		if [ "$(type -t "$1")" = function ]; then
+			# shellcheck disable=SC2030 # for gn_exec, gn_ghostnic below this one
+			GN_REPLACE=1
+			"$@"
+		else
+			exec "$@"
+		fi
+	) >>"$GN_TMP/$var.log" 2>&1 </dev/null &
+	GN_PIDS+=($!)
+	printf -v "$var" %s $!
+}
+
+# gn_gone PID - has a spawned process ended? (a zombie has)
+gn_gone()
+{
+	case "$(cut -d' ' -f3 "/proc/$1/stat" 2>/dev/null)" in
+	''|Z) return 0 ;;
+	esac
+	return 1
+}
+
+# gn_stop PID [SIGNAL] - end a spawned process and wait for it; KILL after 5 s
+gn_stop()
+{
+	kill "-${2:-TERM}" "$1" 2>/dev/null
+	gn_wait 5 gn_gone "$1" || kill -KILL "$1" 2>/dev/null
+	wait "$1" 2>/dev/null
+	return 0
+}
+
+# gn_bpffs - a bpffs of our own for pins; exports GHOSTNIC_BPFFS and LIBXDP_BPFFS
+gn_bpffs()
+{
+	export GHOSTNIC_BPFFS=$GN_TMP/bpf LIBXDP_BPFFS=$GN_TMP/bpf
+	gn_must mkdir -p "$GN_TMP/bpf"
+	mountpoint -q "$GN_TMP/bpf" || gn_must mount -t bpf bpf "$GN_TMP/bpf"
+}
+
+# gn_veth NS1 IF1 NS2 IF2 [MTU [QUEUES]] - a pair, both ends up
+gn_veth()
+{
+	local mtu=${5:-1500} q=${6:-1}
+
+	gn_must ip link add "$2" netns "$1" mtu "$mtu" numrxqueues "$q" numtxqueues "$q" \
+		type veth peer name "$4" netns "$3" mtu "$mtu" \
+		numrxqueues "$q" numtxqueues "$q"
+	gn_must gn_exec "$1" ip link set "$2" up
+	gn_must gn_exec "$3" ip link set "$4" up
+}
+
+# gn_mac NS IF - address of an interface
+gn_mac()
+{
+	gn_exec "$1" ip -j link show dev "$2" | jq -r '.[0].address'
+}
+
+# gn_ghostnic ARGS... - the CLI, towards the last gn_daemon
+gn_ghostnic()
+{
+	# shellcheck disable=SC2031 # see gn_spawn
+	${GN_REPLACE:+exec} "$GN_BIN/ghostnic" "$@"
+}
+
+# gn_daemon NS ARGS... - ghostnicd in NS; sets GN_DAEMON, exports GHOSTNIC_CTL; on return
+# it answers. Output in $GN_TMP/GN_DAEMON.log.
+gn_daemon()
+{
+	local ns=$1
+	shift
+	export GHOSTNIC_CTL=$GN_TMP/$ns.sock
+	gn_spawn GN_DAEMON gn_exec "$ns" "$GN_BIN/ghostnicd" --foreground \
+		--ctl "$GHOSTNIC_CTL" "$@"
+	gn_wait 15 gn_daemon_settled || gn_note "ghostnicd neither answers nor ends"
+	if ! gn_ghostnic instance list -j >/dev/null 2>&1; then
+		tail -n 20 "$GN_TMP/GN_DAEMON.log" | sed 's/^/#   /'
+		return 1
+	fi
+}
+
+gn_daemon_settled()
+{
+	gn_gone "$GN_DAEMON" || gn_ghostnic instance list -j
+}
+
+gn_exit()
+{
+	local rc=$? p
+	trap - EXIT INT TERM
+	if [ $rc != 0 ] || [ $GN_FAILED != 0 ]; then
+		for p in "$GN_TMP"/*.log; do
+			[ -s "$p" ] || continue
+			echo "# ---- ${p##*/}"
+			tail -n 20 "$p" | sed 's/^/#   /'
+		done
+	fi
+	for p in ${GN_PIDS[@]+"${GN_PIDS[@]}"}; do
+		kill -TERM "$p" 2>/dev/null
+	done
+	for p in ${GN_PIDS[@]+"${GN_PIDS[@]}"}; do
+		gn_stop "$p"
+	done
+	[ $rc != 0 ] || rc=$GN_FAILED
+	exit $rc
+}
+trap gn_exit EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+gn_must mkdir -p /run/netns "$GN_TMP"
+gn_must mount -t tmpfs -o mode=0755 tmpfs /run/netns
+gn_must mount -t tmpfs -o mode=0700 tmpfs "$GN_TMP"
