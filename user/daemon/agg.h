@@ -22,8 +22,8 @@
 
 #define AGG_SLOTS	4096	/* table size, a power of two */
 #define AGG_MAX_OPEN	1024	/* chains open at once */
-#define AGG_MAX_SEGS	128	/* buffers in one chain, so that a port's
-				 * address list is bounded */
+#define AGG_MAX_BUFS	128	/* mbufs of one chain, so that a port's address
+				 * list is bounded */
 #define AGG_MAX_IP_LEN	65535	/* bytes, IP header to payload end */
 
 enum agg_checksum {
@@ -57,9 +57,9 @@ struct agg_stats {
 struct agg {
 	struct agg_conf conf;
 	struct mbuf_pool *pool;
-	uint32_t *slot;		/* [AGG_SLOTS] head's index or MBUF_NONE */
-	struct agg_open *open;	/* ring of open chains, oldest first */
-	uint32_t open_head, open_tail;	/* free running */
+	uint16_t *slot;		/* [AGG_SLOTS] entry of open[] that holds it, or none */
+	struct agg_open *open;	/* [AGG_MAX_OPEN] ring of open chains, oldest first */
+	uint32_t oldest, newest;	/* free-running positions in open[] */
 	uint32_t held;		/* buffers in open chains */
 	struct agg_stats stats;
 };
@@ -92,8 +92,8 @@ void agg_fini(struct agg *a);
  * agg_push() - take one packet
  * @a:		aggregator
  * @m:		packet: meta filled and bounds-checked (rx_check()), addr and len
- *		of the first buffer, further buffers linked by next, tail and total
- *		set; ownership passes
+ *		of the first buffer, further buffers linked by next, tail, total
+ *		and nbufs set; ownership passes
  * @now_ns:	time of the burst
  * @out:	chains that are complete are appended; AGG_PUSH_MAX_OUT free entries needed
  *

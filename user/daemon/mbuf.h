@@ -33,7 +33,8 @@ struct mbuf {
 	/* The rest is valid in a chain's head only. */
 	uint32_t tail;		/* index of the last mbuf of the chain */
 	uint32_t total;		/* bytes of the chain, frame start to payload end */
-	uint16_t nsegs;		/* segments merged, 1 for a lone packet */
+	uint8_t nsegs;		/* segments merged, 1 for a lone packet */
+	uint8_t nbufs;		/* mbufs of the chain; never more than AGG_MAX_BUFS */
 	uint16_t gso_size;	/* payload of the first segment, bytes; 0: lone */
 	uint16_t sum;		/* one's complement sum of all payload, when carried */
 	uint8_t flags;		/* MBUF_* */
@@ -125,5 +126,12 @@ void mbuf_free_chain(struct mbuf_pool *p, const struct mbuf *head);
  */
 unsigned int mbuf_iov(const struct mbuf_pool *p, const struct mbuf *head,
 		      struct iovec *iov, unsigned int max);
+
+/**
+ * mbuf_pop_vlan() - remove the outer tag of a chain's frame
+ * @p:		pool
+ * @head:	chain whose first buffer holds at least the 16 bytes up to the tag's end
+ */
+void mbuf_pop_vlan(const struct mbuf_pool *p, struct mbuf *head);
 
 #endif

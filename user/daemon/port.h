@@ -18,7 +18,7 @@
 #include "gso.h"
 #include "mbuf.h"
 
-#define PORT_MAX_IOV		(AGG_MAX_SEGS + 1)	/* virtio-net header and a chain */
+#define PORT_MAX_IOV		(AGG_MAX_BUFS + 1)	/* virtio-net header and a chain */
 #define PORT_MAX_FRAME		(65535 + 22)	/* bytes, without virtio-net header */
 
 /* X(field, meaning): per queue, written by its worker. */

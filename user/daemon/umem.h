@@ -10,6 +10,7 @@
 #ifndef GN_UMEM_H
 #define GN_UMEM_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define UMEM_CHUNK_SIZE	4096	/* bytes: the kernel's aligned mode, one page */

@@ -59,10 +59,12 @@ struct worker {
 	struct flow_table flows;
 	struct worker_stats stats;
 	struct mbuf *rx_partial;	/* multi-buffer frame still incomplete, or NULL */
+	bool rx_skip;			/* its rest is thrown away */
 	int epfd;			/* everything the thread sleeps on */
 	int wakefd;			/* eventfd of worker_call() */
 	pthread_t thread;
-	bool started;
+	bool started;			/* control thread */
+	bool stopping;			/* worker: set by the last call */
 	pthread_mutex_t call_lock;	/* one caller at a time */
 	_Atomic(struct worker_call *) call;	/* pending, or NULL */
 };

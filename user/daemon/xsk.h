@@ -82,8 +82,11 @@ void xsk_refill(struct xsk *x);
  */
 struct mbuf *xsk_tx_get(struct xsk *x);
 
-/** xsk_tx_put() - queue @m, @m->len bytes at @m->addr, for sending */
-void xsk_tx_put(struct xsk *x, struct mbuf *m);
+/** xsk_tx_put() - queue @m, @m->len bytes at @m->addr; @more: its frame goes on */
+void xsk_tx_put(struct xsk *x, struct mbuf *m, bool more);
+
+/** xsk_tx_cancel() - give back an unused chunk of xsk_tx_get() */
+void xsk_tx_cancel(struct xsk *x, struct mbuf *m);
 
 /**
  * xsk_tx_kick() - make the kernel send what is queued, and reap what it sent

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * rx: RX ring → mbufs → aggregation → ports. Contract in rx.h; one worker.
+ *
+ * Of a packet that joins a chain, one cache line in the umem is read: the one
+ * that ends with its metadata. Lines are fetched some descriptors ahead, because
+ * the kernel wrote them on another CPU.
+ */
+#include <time.h>
+
+#include "flood.h"
+#include "rx.h"
+#include "stat.h"
+
+#define PREFETCH_AHEAD	8	/* descriptors */
+#define MAX_FRAME_BUFS	17	/* of one multi-buffer frame: MAX_SKB_FRAGS */
+
+bool rx_check(const struct gn_meta *m, uint32_t len)
+{
+	uint32_t ip_len = m->flags & GN_F_IPV6 ? 40 : 20;
+	bool tcp = m->flags & GN_F_TCP, udp = m->flags & GN_F_UDP;
+
+	if (m->class > GN_CLASS_CLOSE)
+		return false;
+	if (!m->l4_len)		/* headers not parsed: only a lone frame */
+		return m->class == GN_CLASS_ALONE;
+	if (tcp == udp)
+		return false;
+	if (tcp ? m->l4_len < 20 || m->l4_len > 60 : m->l4_len != 8)
+		return false;
+	if (m->l3_off < 14 || m->l4_off < m->l3_off + ip_len)
+		return false;
+	if ((uint32_t)m->l4_off + m->l4_len + m->payload_len > len)
+		return false;
+	return m->class == GN_CLASS_ALONE || (m->payload_len && m->flow);
+}
+
+/* Hand over the chains in @out: instance by instance, each one's in order. */
+static void deliver(struct worker *w, struct agg_out *out, uint64_t now_ns)
+{
+	struct mbuf *group[2 * WORKER_BURST];
+
+	for (uint32_t i = 0; i < out->n; i++) {
+		struct mbuf *head = out->head[i];
+		struct instance *in;
+		uint32_t n = 0;
+		uint16_t id;
+
+		if (!head)
+			continue;
+		id = head->meta.instance;
+		in = inst_view_by_id(&w->view, id);
+		if (!in) {
+			stat_add(&w->stats.rx_no_instance, head->nsegs);
+			mbuf_free_chain(&w->pool, head);
+			continue;
+		}
+		for (uint32_t k = i; k < out->n; k++) {
+			head = out->head[k];
+			if (!head || head->meta.instance != id)
+				continue;
+			out->head[k] = NULL;
+			if (head->meta.flow)
+				flow_note(&w->flows, &w->pool, head, now_ns);
+			if (in->conf.vlan)
+				mbuf_pop_vlan(&w->pool, head);
+			group[n++] = head;
+		}
+		in->port->ops->deliver(worker_queue(w, in), &w->pool, group, n);
+	}
+	out->n = 0;
+}
+
+/* Metadata of the frame whose first buffer is @m; NULL: there is none. */
+static const struct gn_meta *find_meta(const struct mbuf_pool *p, struct mbuf *m)
+{
+	const struct gn_meta *meta = (const void *)(mbuf_data(p, m) - GN_META_SIZE);
+
+	if (meta->magic == GN_META_MAGIC)
+		return meta;
+	meta = (const void *)mbuf_data(p, m);
+	if (m->len < GN_META_SIZE + 14 || meta->magic != GN_META_MAGIC_INBAND)
+		return NULL;
+	m->addr += GN_META_SIZE;
+	m->len -= GN_META_SIZE;
+	m->total -= GN_META_SIZE;
+	return meta;
+}
+
+/* A whole frame has arrived: fill its control field, push it. */
+static void push_frame(struct worker *w, struct mbuf *m, uint64_t now_ns,
+		       struct agg_out *out)
+{
+	const struct gn_meta *meta = find_meta(&w->pool, m);
+
+	if (!meta) {
+		stat_add(&w->stats.rx_bad_meta, 1);
+		mbuf_free_chain(&w->pool, m);
+		return;
+	}
+	m->meta = *meta;
+	/* Headers end in the first buffer, a VLAN tag could be popped from it. */
+	if (!rx_check(&m->meta, m->total) || mbuf_hdr_len(m) > m->len || m->len < 18) {
+		stat_add(&w->stats.rx_bad_bounds, 1);
+		mbuf_free_chain(&w->pool, m);
+		return;
+	}
+	agg_push(&w->agg, m, now_ns, out);
+}
+
+/* Link one more buffer to the incomplete frame. Return: false: frame given up */
+static bool append_buf(struct worker *w, struct mbuf *head, struct mbuf *m)
+{
+	if (head->nbufs == MAX_FRAME_BUFS) {
+		stat_add(&w->stats.rx_truncated, 1);
+		mbuf_free_chain(&w->pool, head);
+		mbuf_free(&w->pool, m);
+		return false;
+	}
+	w->pool.mbufs[head->tail].next = mbuf_index(&w->pool, m);
+	head->tail = mbuf_index(&w->pool, m);
+	head->total += m->len;
+	head->nbufs++;
+	return true;
+}
+
+static uint64_t clock_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+/* Fetch what the descriptor at @idx names: its metadata's line and its mbuf. */
+static inline void prefetch_desc(const struct worker *w, uint32_t idx)
+{
+	uint64_t addr = xsk_ring_cons__rx_desc(&w->xsk.rx, idx)->addr;
+
+	__builtin_prefetch(w->pool.base + addr - GN_META_SIZE);
+	__builtin_prefetch(mbuf_of(&w->pool, addr), 1);
+}
+
+unsigned int rx_burst(struct worker *w, uint64_t now_ns)
+{
+	struct mbuf *heads[2 * WORKER_BURST];
+	struct agg_out out = { .head = heads, .max = 2 * WORKER_BURST };
+	uint32_t idx, n = xsk_ring_cons__peek(&w->xsk.rx, WORKER_BURST, &idx);
+
+	if (!n)
+		return 0;
+	for (uint32_t i = 0; i < n && i < PREFETCH_AHEAD; i++)
+		prefetch_desc(w, idx + i);
+	for (uint32_t i = 0; i < n; i++) {
+		const struct xdp_desc *d = xsk_ring_cons__rx_desc(&w->xsk.rx, idx + i);
+		struct mbuf *m = mbuf_of(&w->pool, d->addr);
+
+		if (i + PREFETCH_AHEAD < n)
+			prefetch_desc(w, idx + i + PREFETCH_AHEAD);
+		m->addr = d->addr;
+		m->len = d->len;
+		m->next = MBUF_NONE;
+		m->tail = mbuf_index(&w->pool, m);
+		m->total = d->len;
+		m->nbufs = 1;
+		if (w->rx_partial) {
+			if (!append_buf(w, w->rx_partial, m)) {
+				w->rx_partial = NULL;
+				w->rx_skip = d->options & XDP_PKT_CONTD;
+				continue;
+			}
+			m = w->rx_partial;
+		} else if (w->rx_skip) {
+			mbuf_free(&w->pool, m);
+			w->rx_skip = d->options & XDP_PKT_CONTD;
+			continue;
+		}
+		if (d->options & XDP_PKT_CONTD) {
+			w->rx_partial = m;
+			continue;
+		}
+		w->rx_partial = NULL;
+		push_frame(w, m, now_ns, &out);
+		if (out.n > out.max - AGG_PUSH_MAX_OUT)
+			deliver(w, &out, now_ns);
+	}
+	xsk_ring_cons__release(&w->xsk.rx, n);
+	while (!agg_flush(&w->agg, now_ns, &out))
+		deliver(w, &out, now_ns);
+	stat_add(&w->stats.bursts, 1);
+	stat_add(&w->xsk.stats.rx_descs, n);
+	stat_add(&w->stats.agg_ns, clock_ns() - now_ns);
+	deliver(w, &out, now_ns);
+	xsk_refill(&w->xsk);
+	return n;
+}
+
+void rx_flush(struct worker *w, uint64_t now_ns)
+{
+	struct mbuf *heads[2 * WORKER_BURST];
+	struct agg_out out = { .head = heads, .max = 2 * WORKER_BURST };
+	bool done;
+
+	do {
+		done = agg_flush(&w->agg, now_ns, &out);
+		deliver(w, &out, now_ns);
+	} while (!done);
+	xsk_refill(&w->xsk);
+}

@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * worker: the thread of one queue. Contract in worker.h.
+ *
+ * One round: receive a burst; now and then, or when there was none, look at
+ * everything else through epoll (ports with frames to send, the flood socket,
+ * calls from the control thread). When nothing happens the epoll_wait() is where
+ * the thread sleeps, so whatever has work must be readable there.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "flood.h"
+#include "rx.h"
+#include "stat.h"
+#include "tx.h"
+#include "worker.h"
+#include "../lib/log.h"
+
+#define IO_INTERVAL_NS	20000	/* look at the other descriptors under load */
+#define SPIN_NS		10000	/* adaptive: empty rounds before sleeping */
+#define MAX_EVENTS	64
+
+struct worker_call {
+	void (*fn)(struct worker *w, void *arg);
+	void *arg;
+	sem_t done;
+};
+
+/* epoll data: which descriptor. Instances are told by their slot. */
+enum { EV_XSK = GN_MAX_INSTANCES, EV_WAKE, EV_FLOOD };
+
+static int watch(struct worker *w, int fd, uint64_t what)
+{
+	struct epoll_event ev = { .events = EPOLLIN, .data.u64 = what };
+
+	return epoll_ctl(w->epfd, EPOLL_CTL_ADD, fd, &ev) ? -errno : 0;
+}
+
+static void unwatch(struct worker *w, int fd)
+{
+	epoll_ctl(w->epfd, EPOLL_CTL_DEL, fd, NULL);
+}
+
+static uint64_t clock_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+int worker_create(const struct worker_conf *conf, struct worker **out)
+{
+	struct worker *w = calloc(1, sizeof(*w));
+	int err;
+
+	if (!w)
+		return -ENOMEM;
+	w->conf = *conf;
+	w->umem.fd = w->epfd = w->wakefd = -1;
+	pthread_mutex_init(&w->call_lock, NULL);
+	err = umem_init(&w->umem, conf->chunks);
+	if (err) {
+		log_err("%s: no memory for %u chunks of %u bytes: %s; lower --chunks",
+			conf->ifname, conf->chunks, UMEM_CHUNK_SIZE, strerror(-err));
+		goto fail;
+	}
+	err = mbuf_pool_init(&w->pool, w->umem.base, w->umem.nchunks, UMEM_CHUNK_SIZE);
+	if (!err)
+		err = agg_init(&w->agg, &w->pool, &conf->agg);
+	if (!err)
+		err = inst_view_init(&w->view);
+	if (!err)
+		err = flow_init(&w->flows);
+	if (err)
+		goto fail;
+	w->epfd = epoll_create1(EPOLL_CLOEXEC);
+	w->wakefd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (w->epfd < 0 || w->wakefd < 0) {
+		err = -errno;
+		goto fail;
+	}
+	err = xsk_open(&w->xsk, conf->ifname, conf->queue, &w->umem, &w->pool);
+	if (err)
+		goto fail;
+	err = watch(w, w->xsk.fd, EV_XSK);
+	if (!err)
+		err = watch(w, w->wakefd, EV_WAKE);
+	if (!err && conf->flood_fd >= 0)
+		err = watch(w, conf->flood_fd, EV_FLOOD);
+	if (err)
+		goto fail;
+	*out = w;
+	return 0;
+fail:
+	worker_destroy(w);
+	return err;
+}
+
+void worker_destroy(struct worker *w)
+{
+	if (!w)
+		return;
+	worker_stop(w);
+	xsk_close(&w->xsk);
+	if (w->wakefd >= 0)
+		close(w->wakefd);
+	if (w->epfd >= 0)
+		close(w->epfd);
+	flow_fini(&w->flows);
+	inst_view_fini(&w->view);
+	agg_fini(&w->agg);
+	mbuf_pool_fini(&w->pool);
+	umem_fini(&w->umem);
+	pthread_mutex_destroy(&w->call_lock);
+	free(w);
+}
+
+static void instance_event(struct worker *w, uint32_t slot)
+{
+	struct instance *in = w->view.slot[slot];
+	int r = in ? tx_instance(w, in) : 0;
+
+	if (r < 0) {
+		log_err("%s: port of instance %s failed: %s; remove the instance and add it again",
+			w->conf.ifname, in->conf.name, strerror(-r));
+		unwatch(w, worker_queue(w, in)->fd);
+	}
+}
+
+/* The interface was deleted, or its driver gave the queue up. */
+static void socket_event(struct worker *w, uint32_t events)
+{
+	int err = 0;
+	socklen_t len = sizeof(err);
+
+	if (!(events & (EPOLLERR | EPOLLHUP)))
+		return;		/* readable: the round's rx_burst() is for that */
+	getsockopt(w->xsk.fd, SOL_SOCKET, SO_ERROR, &err, &len);
+	log_err("%s: queue %u is gone: %s; attach and start again when the interface is back",
+		w->conf.ifname, w->conf.queue, strerror(err ? err : ENETDOWN));
+	unwatch(w, w->xsk.fd);
+}
+
+/* Wait at most @wait_ns (0: look only) and serve what is ready. */
+static void serve(struct worker *w, uint64_t wait_ns)
+{
+	struct epoll_event ev[MAX_EVENTS];
+	struct timespec ts = { .tv_sec = (time_t)(wait_ns / 1000000000),
+			       .tv_nsec = (long)(wait_ns % 1000000000) };
+	uint64_t wakes;
+	int n;
+
+	n = epoll_pwait2(w->epfd, ev, MAX_EVENTS, wait_ns == UINT64_MAX ? NULL : &ts, NULL);
+	for (int i = 0; i < n; i++) {
+		switch (ev[i].data.u64) {
+		case EV_XSK:
+			socket_event(w, ev[i].events);
+			break;
+		case EV_WAKE:
+			if (read(w->wakefd, &wakes, sizeof(wakes)) < 0)
+				log_debug("wake-up without a count");
+			break;
+		case EV_FLOOD:
+			flood_receive(w);
+			break;
+		default:
+			instance_event(w, (uint32_t)ev[i].data.u64);
+		}
+	}
+	if (w->xsk.need_kick || w->xsk.tx_out)
+		xsk_tx_kick(&w->xsk);
+}
+
+/* How long this worker may sleep now, ns. 0: not at all. */
+static uint64_t sleep_ns(const struct worker *w, uint64_t now_ns, uint64_t idle_since)
+{
+	uint64_t deadline;
+
+	if (w->conf.poll == POLL_BUSY ||
+	    (w->conf.poll == POLL_ADAPTIVE && now_ns - idle_since < SPIN_NS))
+		return 0;
+	/* Descriptors the kernel refused for now: come back soon. */
+	if (w->xsk.need_kick)
+		return IO_INTERVAL_NS;
+	deadline = agg_deadline(&w->agg);
+	if (deadline == UINT64_MAX)
+		return UINT64_MAX;
+	return deadline > now_ns ? deadline - now_ns : 0;
+}
+
+static void *worker_main(void *arg)
+{
+	struct worker *w = arg;
+	uint64_t now = clock_ns(), idle_since = now, next_io = 0;
+
+	while (!w->stopping) {
+		/* Acquire pairs with worker_call()'s release: fn and arg are there. */
+		struct worker_call *c = atomic_load_explicit(&w->call, memory_order_acquire);
+
+		if (c) {
+			atomic_store_explicit(&w->call, NULL, memory_order_relaxed);
+			c->fn(w, c->arg);
+			sem_post(&c->done);
+			continue;
+		}
+		now = clock_ns();
+		if (rx_burst(w, now)) {
+			idle_since = now;
+			if (now < next_io)
+				continue;
+			serve(w, 0);
+		} else {
+			uint64_t wait = sleep_ns(w, now, idle_since);
+
+			if (agg_deadline(&w->agg) <= now)
+				rx_flush(w, now);
+			if (wait)
+				stat_add(&w->stats.sleeps, 1);
+			if (wait || now >= next_io)
+				serve(w, wait);
+			if (wait)
+				idle_since = clock_ns();
+		}
+		next_io = now + IO_INTERVAL_NS;
+	}
+	return NULL;
+}
+
+int worker_start(struct worker *w)
+{
+	char name[16];
+	int err;
+
+	err = pthread_create(&w->thread, NULL, worker_main, w);
+	if (err)
+		return -err;
+	w->started = true;
+	snprintf(name, sizeof(name), "rx-%u-%.8s", w->conf.queue, w->conf.ifname);
+	pthread_setname_np(w->thread, name);
+	if (w->conf.cpu >= 0) {
+		cpu_set_t set;
+
+		CPU_ZERO(&set);
+		CPU_SET((unsigned int)w->conf.cpu, &set);
+		if (pthread_setaffinity_np(w->thread, sizeof(set), &set))
+			log_warn("%s: queue %u: cannot pin to CPU %d", w->conf.ifname,
+				 w->conf.queue, w->conf.cpu);
+	}
+	return 0;
+}
+
+void worker_call(struct worker *w, void (*fn)(struct worker *w, void *arg), void *arg)
+{
+	struct worker_call c = { .fn = fn, .arg = arg };
+	const uint64_t one = 1;
+
+	if (!w->started) {
+		fn(w, arg);
+		return;
+	}
+	sem_init(&c.done, 0, 0);
+	pthread_mutex_lock(&w->call_lock);
+	atomic_store_explicit(&w->call, &c, memory_order_release);
+	if (write(w->wakefd, &one, sizeof(one)) < 0)
+		log_debug("wake-up pending already");
+	while (sem_wait(&c.done) && errno == EINTR)
+		;
+	pthread_mutex_unlock(&w->call_lock);
+	sem_destroy(&c.done);
+}
+
+static void do_stop(struct worker *w, void *arg)
+{
+	rx_flush(w, UINT64_MAX);
+	w->stopping = true;
+}
+
+void worker_stop(struct worker *w)
+{
+	if (!w->started)
+		return;
+	worker_call(w, do_stop, NULL);
+	pthread_join(w->thread, NULL);
+	w->started = false;
+}
+
+static void do_add(struct worker *w, void *arg)
+{
+	struct instance *in = arg;
+	int fd = worker_queue(w, in)->fd, err;
+
+	inst_view_add(&w->view, in);
+	err = fd >= 0 ? watch(w, fd, GN_INSTANCE_INDEX(in->id)) : 0;
+	if (err)
+		log_err("%s: instance %s cannot send: %s", w->conf.ifname, in->conf.name,
+			strerror(-err));
+}
+
+static void do_del(struct worker *w, void *arg)
+{
+	struct instance *in = arg;
+	int fd = worker_queue(w, in)->fd;
+
+	rx_flush(w, UINT64_MAX);
+	if (fd >= 0)
+		unwatch(w, fd);
+	inst_view_del(&w->view, in);
+}
+
+void worker_add_instance(struct worker *w, struct instance *in)
+{
+	worker_call(w, do_add, in);
+}
+
+void worker_del_instance(struct worker *w, struct instance *in)
+{
+	worker_call(w, do_del, in);
+}

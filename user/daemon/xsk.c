@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * xsk: AF_XDP socket and rings. Contract in xsk.h; one worker.
+ *
+ * Transmission takes chunks from the same pool as reception, at most tx_limit
+ * at a time, so that neither direction can starve the other.
+ */
+#include <errno.h>
+#include <linux/if_link.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "xsk.h"
+#include "stat.h"
+#include "../lib/log.h"
+
+#define COMP_BATCH	64	/* completions reaped at once */
+
+/* Best first. Copy mode with multi-buffer before zero copy without it would cost
+ * speed; the other way round it would cost jumbo frames, which the MTU decides. */
+static const uint16_t bind_flags[] = {
+	XDP_ZEROCOPY | XDP_USE_SG | XDP_USE_NEED_WAKEUP,
+	XDP_ZEROCOPY | XDP_USE_NEED_WAKEUP,
+	XDP_COPY | XDP_USE_SG | XDP_USE_NEED_WAKEUP,
+	XDP_COPY | XDP_USE_NEED_WAKEUP,
+};
+
+static int open_with(struct xsk *x, const char *ifname, uint32_t queue,
+		     struct umem *u, uint16_t flags)
+{
+	const struct xsk_umem_config ucfg = {
+		.fill_size = XSK_RX_SIZE,
+		.comp_size = XSK_TX_SIZE,
+		.frame_size = UMEM_CHUNK_SIZE,
+	};
+	const struct xsk_socket_config scfg = {
+		.rx_size = XSK_RX_SIZE,
+		.tx_size = XSK_TX_SIZE,
+		.libxdp_flags = XSK_LIBXDP_FLAGS__INHIBIT_PROG_LOAD,
+		.bind_flags = flags,
+	};
+	int err;
+
+	err = xsk_umem__create(&x->umem, u->base, u->size, &x->fill, &x->comp, &ucfg);
+	if (err)
+		return err;
+	err = xsk_socket__create(&x->sock, ifname, queue, x->umem, &x->rx, &x->tx, &scfg);
+	if (err) {
+		x->sock = NULL;
+		xsk_umem__delete(x->umem);
+		x->umem = NULL;
+	}
+	return err;
+}
+
+static const char *open_remedy(int err)
+{
+	switch (-err) {
+	case EBUSY: return "another AF_XDP socket has this queue: stop its program";
+	case EPERM: return "run it as root, or with CAP_NET_RAW and CAP_NET_ADMIN";
+	case EINVAL: return "does the interface have that queue?";
+	case ENOBUFS:
+	case ENOMEM: return "lower --chunks, or raise the limit of locked memory";
+	default: return "see the kernel's message";
+	}
+}
+
+int xsk_open(struct xsk *x, const char *ifname, uint32_t queue, struct umem *u,
+	     struct mbuf_pool *pool)
+{
+	struct xdp_options opts;
+	socklen_t len = sizeof(opts);
+	unsigned int i;
+	int err = 0;
+
+	memset(x, 0, sizeof(*x));
+	for (i = 0; i < sizeof(bind_flags) / sizeof(bind_flags[0]); i++) {
+		err = open_with(x, ifname, queue, u, bind_flags[i]);
+		if (!err || err == -EBUSY || err == -EPERM)
+			break;
+	}
+	if (err) {
+		log_err("%s: no AF_XDP socket on queue %u: %s; %s", ifname, queue,
+			strerror(-err), open_remedy(err));
+		return err;
+	}
+	x->fd = xsk_socket__fd(x->sock);
+	x->pool = pool;
+	x->tx_limit = pool->nchunks / 4;
+	x->multi_buffer = bind_flags[i] & XDP_USE_SG;
+	x->zerocopy = !getsockopt(x->fd, SOL_XDP, XDP_OPTIONS, &opts, &len) &&
+		      opts.flags & XDP_OPTIONS_ZEROCOPY;
+	xsk_refill(x);
+	return 0;
+}
+
+void xsk_close(struct xsk *x)
+{
+	if (x->sock)
+		xsk_socket__delete(x->sock);
+	if (x->umem)
+		xsk_umem__delete(x->umem);
+	memset(x, 0, sizeof(*x));
+}
+
+void xsk_refill(struct xsk *x)
+{
+	struct mbuf_pool *p = x->pool;
+	uint32_t n = xsk_prod_nb_free(&x->fill, XSK_RX_SIZE), idx;
+
+	if (n > p->nfree) {
+		if (!p->nfree)
+			stat_add(&x->stats.fill_low, 1);
+		n = p->nfree;
+	}
+	if (n && xsk_ring_prod__reserve(&x->fill, n, &idx) == n) {
+		for (uint32_t i = 0; i < n; i++)
+			*xsk_ring_prod__fill_addr(&x->fill, idx + i) =
+				(uint64_t)p->free[--p->nfree] << p->chunk_shift;
+		xsk_ring_prod__submit(&x->fill, n);
+	}
+	if (xsk_ring_prod__needs_wakeup(&x->fill)) {
+		recvfrom(x->fd, NULL, 0, MSG_DONTWAIT, NULL, NULL);
+		stat_add(&x->stats.wakeups, 1);
+	}
+}
+
+/* Take back the chunks that the kernel has sent. */
+static void reap(struct xsk *x)
+{
+	uint32_t idx, n;
+
+	while (x->tx_out && (n = xsk_ring_cons__peek(&x->comp, COMP_BATCH, &idx))) {
+		for (uint32_t i = 0; i < n; i++)
+			mbuf_free(x->pool, mbuf_of(x->pool,
+				  *xsk_ring_cons__comp_addr(&x->comp, idx + i)));
+		xsk_ring_cons__release(&x->comp, n);
+		x->tx_out -= n;
+	}
+}
+
+struct mbuf *xsk_tx_get(struct xsk *x)
+{
+	struct mbuf *m;
+
+	if (x->tx_out >= x->tx_limit || !xsk_prod_nb_free(&x->tx, 1))
+		xsk_tx_kick(x);
+	if (x->tx_out >= x->tx_limit || !xsk_prod_nb_free(&x->tx, 1) ||
+	    !(m = mbuf_alloc(x->pool))) {
+		stat_add(&x->stats.tx_full, 1);
+		return NULL;
+	}
+	x->tx_out++;
+	m->addr = (uint64_t)mbuf_index(x->pool, m) << x->pool->chunk_shift;
+	m->next = MBUF_NONE;
+	return m;
+}
+
+void xsk_tx_cancel(struct xsk *x, struct mbuf *m)
+{
+	mbuf_free(x->pool, m);
+	x->tx_out--;
+}
+
+void xsk_tx_put(struct xsk *x, struct mbuf *m, bool more)
+{
+	uint32_t idx;
+
+	/* Cannot fail: there was room at xsk_tx_get(), and chunks out are counted. */
+	if (xsk_ring_prod__reserve(&x->tx, 1, &idx) != 1) {
+		xsk_tx_cancel(x, m);
+		return;
+	}
+	*xsk_ring_prod__tx_desc(&x->tx, idx) = (struct xdp_desc){
+		.addr = m->addr,
+		.len = m->len,
+		.options = more ? XDP_PKT_CONTD : 0,
+	};
+	xsk_ring_prod__submit(&x->tx, 1);
+	x->need_kick = true;
+	stat_add(&x->stats.tx_descs, 1);
+}
+
+void xsk_tx_kick(struct xsk *x)
+{
+	uint32_t before;
+
+	reap(x);
+	/* The consumer index is the kernel's; acquire pairs with its release after it
+	 * has read the descriptors (net/xdp/xsk_queue.h). */
+	while (x->need_kick) {
+		before = __atomic_load_n(x->tx.consumer, __ATOMIC_ACQUIRE);
+		if (before == *x->tx.producer) {
+			x->need_kick = false;
+			break;
+		}
+		if (xsk_ring_prod__needs_wakeup(&x->tx)) {
+			ssize_t r = sendto(x->fd, NULL, 0, MSG_DONTWAIT, NULL, 0);
+
+			stat_add(&x->stats.wakeups, 1);
+			/* EAGAIN: a batch was sent and there is more. */
+			if (r < 0 && errno != EAGAIN && errno != EBUSY)
+				break;
+		}
+		reap(x);
+		if (__atomic_load_n(x->tx.consumer, __ATOMIC_ACQUIRE) == before)
+			break;
+	}
+}
+
+int xsk_kernel_stats(const struct xsk *x, struct xdp_statistics *st)
+{
+	socklen_t len = sizeof(*st);
+
+	memset(st, 0, sizeof(*st));
+	return getsockopt(x->fd, SOL_XDP, XDP_STATISTICS, st, &len) ? -errno : 0;
+}
