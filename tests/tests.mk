@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Included by the Makefile: dependencies, demonstration, tests, sanitizers, fuzzing,
+# static analysis, formatting, installation. Every tree of another compiler or
+# sanitizer is a directory of its own under $(B).
+
+# ---- packages, demonstration, the gate -------------------------------------
+# A sub-make builds after the packages are there: this one has already asked pkg-config.
+deps: ## install the missing packages of packages.txt (root)
+	$(Q)sh tests/deps.sh build demo test
+deps-lint: ; $(Q)sh tests/deps.sh build test lint
+deps-bench: ; $(Q)sh tests/deps.sh build demo test bench
+
+demo: ## show it working, in namespaces of its own (root)
+	$(Q)sh tests/deps.sh build demo
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)GN_BIN=$(abspath $(B)) bash tests/demo.sh
+
+test: ## every test; last line "N passed, N failed, N skipped" (root)
+	$(Q)sh tests/deps.sh build demo test
+	$(Q)B=$(abspath $(B)) bash tests/run.sh
+
+# ---- what the network tests load ---------------------------------------------
+NETNS_BPF := $(patsubst %.c,$(B)/%.o,$(wildcard tests/netns/*.bpf.c))
+netns-tests: $(PROGS) $(NETNS_BPF)
+all-tests: unit-tests xdp-tests netns-tests
+
+# ---- sanitizers ----------------------------------------------------------------
+# setarch -R: the sanitizers of Debian 12 cannot place their shadow memory under the
+# address randomisation that newer kernels use by default.
+NORANDOM := $(if $(shell setarch -R true 2>/dev/null && echo y),setarch -R)
+RUN_TESTS = set -e; for t in $(1); do echo "  RUN     $$t"; $(NORANDOM) $$t >$$t.log 2>&1 || \
+	{ cat $$t.log; exit 1; }; done
+
+# Unit tests in which more than one thread runs.
+TSAN_SRC := $(if $(UNIT_SRC),$(shell grep -lE 'pthread_create|worker_start' $(UNIT_SRC)))
+TSAN_BIN := $(patsubst %.c,$(B)/%,$(TSAN_SRC))
+
+asan: ## unit tests under address and undefined-behaviour sanitizer
+	$(Q)$(MAKE) --no-print-directory B=$(B)/asan SAN=address,undefined unit-tests
+	$(Q)$(call RUN_TESTS,$(patsubst $(B)/%,$(B)/asan/%,$(UNIT_BIN)))
+tsan: ## threaded unit tests under the thread sanitizer
+	$(Q)$(MAKE) --no-print-directory B=$(B)/tsan SAN=thread tsan-tests
+	$(Q)$(call RUN_TESTS,$(patsubst $(B)/%,$(B)/tsan/%,$(TSAN_BIN)))
+tsan-tests: $(TSAN_BIN)
+
+# ---- fuzzing --------------------------------------------------------------------
+# libFuzzer when the tree's sanitizers include it, else a main() that runs given files.
+FUZZ_SECONDS ?= 600
+FUZZ_MAIN := $(if $(findstring fuzzer,$(SAN)),,$(B)/tests/fuzz/standalone.o)
+$(FUZZ_BIN): $(B)/%: $(B)/%.o $(FUZZ_MAIN) $(HELPERS_A) $(DAEMON_A) $(LIB_A)
+	$(call say,LD,$@)$(CC) $(subst fuzzer-no-link,fuzzer,$(GN_LDFLAGS)) $(CFLAGS) \
+		$(LDFLAGS) -o $@ $^ $(GN_LIBS)
+fuzz-bins: $(FUZZ_BIN)
+fuzz-build:
+	$(Q)$(MAKE) --no-print-directory B=$(B)/fuzz CC=$(CLANG) \
+		SAN=fuzzer-no-link,address,undefined fuzz-bins
+fuzz-regress-build:
+	$(Q)$(MAKE) --no-print-directory B=$(B)/asan SAN=address,undefined fuzz-bins
+
+fuzz: fuzz-build ## fuzz every target for FUZZ_SECONDS (600)
+	$(Q)for t in $(FUZZ_BIN:$(B)/tests/fuzz/%=%); do \
+		B=$(B) FUZZ_SECONDS=$(FUZZ_SECONDS) sh tests/fuzz/run.sh $$t || exit 1; done
+fuzz-regress: fuzz-regress-build ## run every fuzz target once over its seeds
+	$(Q)for t in $(FUZZ_BIN:$(B)/tests/fuzz/fuzz_%=%); do echo "  SEEDS   $$t"; \
+		$(NORANDOM) $(B)/asan/tests/fuzz/fuzz_$$t tests/fuzz/seeds/$$t || exit 1; done
+
+# ---- static analysis, format -----------------------------------------------------
+C_FILES   := $(wildcard user/*/*.[ch] loader/*.[ch] tests/*/*.[ch] bpf/*.[ch])
+LINT_SRC  := $(LIB_SRC) $(wildcard user/daemon/*.c) $(LOADER_SRC)
+SH_FILES  := $(wildcard tests/*.sh tests/*/*.sh) .ci/run
+
+compile_commands.json: deps-lint ## for editors and clang-tidy
+	$(call say,BEAR,$@)rm -rf $@ $(B)/lint && \
+		bear -- $(MAKE) -s B=$(B)/lint CC=$(CLANG) all all-tests fuzz-bins
+
+lint: lint-sh lint-cppcheck lint-gcc lint-tidy ## all static analysis
+lint-tidy: compile_commands.json ## clang-tidy
+	$(call say,TIDY,$(words $(LINT_SRC)) files)clang-tidy -p . --quiet --warnings-as-errors='*' \
+		$(LINT_SRC) >$(B)/tidy.log 2>&1 || { grep -v 'warnings generated' $(B)/tidy.log; exit 1; }
+lint-cppcheck: deps-lint ## cppcheck
+	$(call say,CPPCHK,$(words $(LINT_SRC)) files)cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability \
+		--inline-suppr --suppressions-list=.cppcheck -D__x86_64__ -Ibpf -j 2 $(LINT_SRC)
+lint-gcc: ## gcc -fanalyzer
+	$(Q)$(MAKE) --no-print-directory B=$(B)/analyzer CC=gcc WERROR=1 \
+		CFLAGS='-O1 -g -fanalyzer' all
+lint-sh: ## shellcheck
+	$(call say,SHELL,$(words $(SH_FILES)) files)shellcheck -x $(SH_FILES)
+
+format: ## rewrite the C files in the project's format
+	$(Q)clang-format -i $(C_FILES)
+format-check: ## is every C file in the project's format?
+	$(Q)clang-format --dry-run -Werror $(C_FILES)
+
+# ---- installation -----------------------------------------------------------------
+BINDIR     ?= $(PREFIX)/bin
+SBINDIR    ?= $(PREFIX)/sbin
+LIBDIR     ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+MANDIR     ?= $(PREFIX)/share/man
+UNITDIR    ?= $(PREFIX)/lib/systemd/system
+DOCDIR     ?= $(PREFIX)/share/doc/ghostnic
+INSTALL    ?= install
+LIB_H      := $(wildcard user/lib/*.h)
+MAN_PAGES  := $(wildcard man/*.[1-8])
+UNITS      := $(wildcard user/daemon/*.service)
+
+# FILE:DIRECTORY:MODE, the one list that install and uninstall share
+INSTALLED := $(B)/ghostnic:$(BINDIR):755 $(B)/ghostnicd:$(SBINDIR):755 \
+	$(LIB_A):$(LIBDIR):644 $(B)/libghostnic.pc:$(LIBDIR)/pkgconfig:644 \
+	$(foreach h,$(LIB_H),$(h):$(INCLUDEDIR)/ghostnic:644) \
+	$(foreach m,$(MAN_PAGES),$(m):$(MANDIR)/man$(subst .,,$(suffix $(m))):644) \
+	$(foreach u,$(UNITS),$(B)/$(notdir $(u)):$(UNITDIR):644) \
+	README.md:$(DOCDIR):644 LICENSE:$(DOCDIR):644
+
+$(B)/libghostnic.pc: user/lib/libghostnic.pc.in Makefile
+	$(call say,GEN,$@)sed -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+		-e 's|@VERSION@|$(VERSION)|' $< >$@
+$(B)/%.service: user/daemon/%.service
+	$(call say,GEN,$@)sed -e 's|@BINDIR@|$(BINDIR)|' -e 's|@SBINDIR@|$(SBINDIR)|' $< >$@
+
+install: $(PROGS) $(LIB_A) $(B)/libghostnic.pc $(patsubst user/daemon/%,$(B)/%,$(UNITS)) ## into DESTDIR, PREFIX
+	$(Q)for i in $(INSTALLED); do f=$${i%%:*}; m=$${i##*:}; d=$${i#*:}; d=$${d%:*}; \
+		$(INSTALL) -D -m $$m $$f $(DESTDIR)$$d/$${f##*/} || exit 1; done
+uninstall: ## remove what install put there
+	$(Q)for i in $(INSTALLED); do f=$${i%%:*}; d=$${i#*:}; d=$${d%:*}; \
+		rm -f $(DESTDIR)$$d/$${f##*/} || exit 1; done
+	$(Q)rmdir --ignore-fail-on-non-empty $(DESTDIR)$(INCLUDEDIR)/ghostnic $(DESTDIR)$(DOCDIR) 2>/dev/null || true
+
+.PHONY: deps deps-lint deps-bench demo test netns-tests all-tests asan tsan tsan-tests fuzz-bins \
+	fuzz-build fuzz-regress-build fuzz fuzz-regress lint lint-tidy lint-cppcheck lint-gcc \
+	lint-sh format format-check install uninstall compile_commands.json
