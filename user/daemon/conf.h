@@ -10,7 +10,9 @@
 #define GN_CONF_H
 
 #include <net/if.h>
+#include <stdio.h>
 
+#include "../lib/log.h"
 #include "agg.h"
 #include "port.h"
 
@@ -46,16 +48,20 @@ struct daemon_conf {
 	enum agg_checksum checksum;	/* default verify */
 	uint32_t flush_us;		/* default 0: end of burst */
 	uint32_t chunks;		/* per queue, a power of two; default 4096 */
-	bool foreground;		/* no daemon(): log to stderr and stay */
+	enum log_level log_level;	/* default info */
+	bool foreground;		/* do not go into the background when ready */
 	bool check_only;		/* --check: parse, report, exit */
 	char ctl[108];			/* control socket path */
-	char bpffs[256];		/* default: GHOSTNIC_BPFFS or found */
+	char bpffs[256];		/* default: GHOSTNIC_BPFFS; "": found */
 };
 
+/** conf_init() - defaults, no interface, no instance */
+void conf_init(struct daemon_conf *c);
+
 /**
- * conf_parse_instance() - "NAME,mac=MAC[,vlan=N],port=tap:DEV|null[,copy]"
+ * conf_parse_instance() - "NAME,mac=MAC[,vlan=N],port=tap:DEV|null[,copy][,iface=IF]"
  * @s:		text; on the command line and in the control protocol alike
- * @out:	filled but for iface
+ * @out:	filled; iface is "" if the text does not name one
  * @err:	message on failure, @errlen bytes
  *
  * Return: 0, -EINVAL
@@ -70,8 +76,21 @@ int conf_parse_instance(const char *s, struct instance_conf *out, char *err,
 int conf_parse_mac(const char *s, uint8_t mac[6]);
 
 /**
+ * conf_read() - a configuration file
+ * @c:		initialised; the file's settings are added
+ * @f:		the file, at its start; not closed
+ * @name:	for messages
+ * @err:	"NAME:LINE: cause; remedy" on failure, @errlen bytes
+ *
+ * Return: 0, -EINVAL, -EIO, -ENOMEM; after failure @c is fit for conf_fini() only
+ */
+int conf_read(struct daemon_conf *c, FILE *f, const char *name, char *err,
+	      size_t errlen);
+
+/**
  * conf_parse_args() - the command line, and the file it names
- * @c:		filled, defaults included; conf_fini() frees it, also after failure
+ * @c:		uninitialised; filled, defaults included; conf_fini() frees it,
+ *		also after failure
  * @argc, @argv: of main()
  *
  * An --instance belongs to the --iface before it, or to its own iface= key.
