@@ -18,4 +18,13 @@
  */
 int tx_instance(struct worker *w, struct instance *in);
 
+/**
+ * tx_flood() - a frame to every instance of a VLAN
+ * @vlan:	VLAN identifier, 0: untagged
+ * @from:	sender, which is left out; NULL: the wire
+ * @f:		frame, untagged; borrowed
+ */
+void tx_flood(struct worker *w, uint16_t vlan, const struct instance *from,
+	      const struct gso_frame *f);
+
 #endif

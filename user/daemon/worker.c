@@ -8,7 +8,7 @@
  * the thread sleeps, so whatever has work must be readable there.
  */
 #include <errno.h>
-#include <poll.h>
+#include <linux/bpf.h>
 #include <sched.h>
 #include <semaphore.h>
 #include <stdio.h>
@@ -28,7 +28,9 @@
 
 #define IO_INTERVAL_NS	20000	/* look at the other descriptors under load */
 #define SPIN_NS		10000	/* adaptive: empty rounds before sleeping */
+#define STALL_NS	10000000	/* try a link that is down again */
 #define MAX_EVENTS	64
+#define ETH_OVERHEAD	22	/* bytes: Ethernet header and two VLAN tags */
 
 struct worker_call {
 	void (*fn)(struct worker *w, void *arg);
@@ -93,6 +95,20 @@ int worker_create(const struct worker_conf *conf, struct worker **out)
 	err = xsk_open(&w->xsk, conf->ifname, conf->queue, &w->umem, &w->pool);
 	if (err)
 		goto fail;
+	if (conf->mtu + ETH_OVERHEAD > UMEM_CHUNK_SIZE - XDP_PACKET_HEADROOM) {
+		if (!w->xsk.multi_buffer) {
+			log_err("%s: MTU %u needs multi-buffer AF_XDP (kernel 6.6): lower it to %u",
+				conf->ifname, conf->mtu,
+				UMEM_CHUNK_SIZE - XDP_PACKET_HEADROOM - ETH_OVERHEAD);
+			err = -EOPNOTSUPP;
+			goto fail;
+		}
+		w->jumbo = malloc(PORT_MAX_FRAME);
+		if (!w->jumbo) {
+			err = -ENOMEM;
+			goto fail;
+		}
+	}
 	err = watch(w, w->xsk.fd, EV_XSK);
 	if (!err)
 		err = watch(w, w->wakefd, EV_WAKE);
@@ -123,6 +139,7 @@ void worker_destroy(struct worker *w)
 	mbuf_pool_fini(&w->pool);
 	umem_fini(&w->umem);
 	pthread_mutex_destroy(&w->call_lock);
+	free(w->jumbo);
 	free(w);
 }
 
@@ -192,7 +209,7 @@ static uint64_t sleep_ns(const struct worker *w, uint64_t now_ns, uint64_t idle_
 		return 0;
 	/* Descriptors the kernel refused for now: come back soon. */
 	if (w->xsk.need_kick)
-		return IO_INTERVAL_NS;
+		return w->xsk.stalled ? STALL_NS : IO_INTERVAL_NS;
 	deadline = agg_deadline(&w->agg);
 	if (deadline == UINT64_MAX)
 		return UINT64_MAX;

@@ -60,6 +60,8 @@ struct worker {
 	struct worker_stats stats;
 	struct mbuf *rx_partial;	/* multi-buffer frame still incomplete, or NULL */
 	bool rx_skip;			/* its rest is thrown away */
+	uint8_t *jumbo;			/* [PORT_MAX_FRAME] where a frame longer than a
+					 * chunk is built; NULL: no multi-buffer */
 	int epfd;			/* everything the thread sleeps on */
 	int wakefd;			/* eventfd of worker_call() */
 	pthread_t thread;

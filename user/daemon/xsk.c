@@ -199,7 +199,8 @@ void xsk_tx_kick(struct xsk *x)
 
 			stat_add(&x->stats.wakeups, 1);
 			/* EAGAIN: a batch was sent and there is more. */
-			if (r < 0 && errno != EAGAIN && errno != EBUSY)
+			x->stalled = r < 0 && errno != EAGAIN && errno != EBUSY;
+			if (x->stalled)
 				break;
 		}
 		reap(x);

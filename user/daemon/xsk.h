@@ -52,6 +52,7 @@ struct xsk {
 	bool zerocopy;
 	bool multi_buffer;
 	bool need_kick;		/* tx descriptors await a wakeup */
+	bool stalled;		/* the last wakeup failed: the link is down */
 	uint32_t tx_out;	/* chunks the kernel still holds for sending */
 	uint32_t tx_limit;	/* most chunks transmission may hold */
 	struct xsk_stats stats;
