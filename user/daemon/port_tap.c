@@ -61,7 +61,7 @@ static int queue_open(const char *dev, bool multi, bool *uso)
 		return -errno;
 	if (multi)
 		ifr.ifr_flags |= IFF_MULTI_QUEUE;
-	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", dev);
+	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%.15s", dev);
 	if (ioctl(fd, TUNSETIFF, &ifr) || ioctl(fd, TUNSETVNETHDRSZ, &vnet_hdr)) {
 		err = -errno;
 		close(fd);
@@ -82,7 +82,7 @@ static int device_setup(int fd, const char *dev, const struct port_conf *conf)
 	struct ifreq ifr = { .ifr_hwaddr.sa_family = ARPHRD_ETHER };
 	int sock, err = 0;
 
-	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", dev);
+	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%.15s", dev);
 	memcpy(ifr.ifr_hwaddr.sa_data, conf->mac, 6);
 	if (ioctl(fd, SIOCSIFHWADDR, &ifr))
 		return -errno;
@@ -103,7 +103,7 @@ static const char *open_remedy(int err)
 	case EBUSY: return "another program has the device";
 	case EPERM:
 	case EACCES: return "CAP_NET_ADMIN is needed, or a device owned by this user";
-	case EINVAL: return "a device of this name is no TAP, or has another number of queues";
+	case EINVAL: return "is the name valid, and a device of this name a TAP with as many queues?";
 	default: return "see tuntap in the kernel's documentation";
 	}
 }
@@ -116,6 +116,10 @@ static int tap_open(const struct port_conf *conf, unsigned int nqueues, struct p
 
 	if (!p)
 		return -ENOMEM;
+	if (!conf->arg[0] || strlen(conf->arg) >= IFNAMSIZ) {
+		err = -EINVAL;
+		goto fail;
+	}
 	p->ops = &port_tap_ops;
 	p->queue = calloc(nqueues, sizeof(struct port_queue *));
 	if (!p->queue)
