@@ -2,9 +2,11 @@
 /*
  * Logging to standard error: one line a message, logfmt.
  *
- *	ts=2026-01-31T12:00:00.123Z level=warn msg="port closed" port=vm1
+ *	ts=2026-01-31T12:00:00.123Z level=warn msg="port vm1 closed: reader is gone"
  *
- * Under systemd (JOURNAL_STREAM) the time is left out and a "<4>" priority leads.
+ * Quotes, backslashes and everything that is not printable ASCII are escaped, so that no
+ * name a peer chose forges a line. Under systemd (JOURNAL_STREAM names the stream that
+ * standard error is) the time is left out and a "<4>" priority leads.
  * Any thread. Never called per packet; what peers can provoke goes through
  * log_limited(), which says how many messages it held back.
  */
@@ -21,7 +23,7 @@ void log_set_level(enum log_level level);
 /** log_parse_level() - "error", "warn", "info", "debug". Return: 0, -EINVAL */
 int log_parse_level(const char *s, enum log_level *out);
 
-/** log_msg() - @fmt is the message: cause, then remedy; no newline */
+/** log_msg() - @fmt is the message: cause, then remedy; no newline. Keeps errno. */
 void log_msg(enum log_level level, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
@@ -30,10 +32,13 @@ void log_msg(enum log_level level, const char *fmt, ...)
 #define log_info(...)	log_msg(LOG_LVL_INFO, __VA_ARGS__)
 #define log_debug(...)	log_msg(LOG_LVL_DEBUG, __VA_ARGS__)
 
-/* Token bucket for one message site: 5 at once, then one a second. */
+#define LOG_LIMIT_BURST		5	/* messages at once, */
+#define LOG_LIMIT_REFILL_MS	1000	/* then one each */
+
+/* Token bucket for one message site. All zero: new, full. */
 struct log_limit {
-	_Atomic uint64_t last_ms;	/* CLOCK_MONOTONIC, of the last refill */
-	_Atomic uint32_t tokens;	/* 0 and last_ms 0: new, full */
+	_Atomic uint64_t full_ms;	/* CLOCK_MONOTONIC: when the bucket is full again;
+					 * a message moves it LOG_LIMIT_REFILL_MS on */
 	_Atomic uint32_t held;		/* messages not printed since */
 };
 
