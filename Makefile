@@ -35,6 +35,7 @@ LOADER_SRC := $(wildcard loader/*.c)
 BPF_SRC    := $(wildcard bpf/*.bpf.c)
 BENCH_BPF  := $(wildcard tests/bench/*.bpf.c)
 UNIT_SRC   := $(wildcard tests/unit/test_*.c)
+HELPER_SRC := $(filter-out $(UNIT_SRC),$(wildcard tests/unit/*.c))
 XDP_SRC    := $(wildcard tests/xdp/test_*.c)
 FUZZ_SRC   := $(wildcard tests/fuzz/fuzz_*.c)
 
@@ -43,6 +44,7 @@ SKEL := $(patsubst %.bpf.c,$(B)/%.skel.h,$(BPF_SRC) $(BENCH_BPF))
 
 LIB_A    := $(B)/libghostnic.a
 DAEMON_A := $(B)/libdaemon.a
+HELPERS_A := $(B)/tests/unit/libhelpers.a
 PROGS    := $(B)/ghostnic $(B)/ghostnicd
 UNIT_BIN := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
 XDP_BIN  := $(patsubst %.c,$(B)/%,$(XDP_SRC))
@@ -64,7 +66,8 @@ $(B)/%.skel.h: $(B)/%.bpf.o
 
 $(LIB_A): $(call obj,$(LIB_SRC))
 $(DAEMON_A): $(call obj,$(DAEMON_SRC))
-$(LIB_A) $(DAEMON_A):
+$(HELPERS_A): $(call obj,$(HELPER_SRC))
+$(LIB_A) $(DAEMON_A) $(HELPERS_A):
 	$(call say,AR,$@)rm -f $@ && ar rcs $@ $^
 
 $(B)/ghostnic: $(call obj,$(LOADER_SRC)) $(LIB_A)
@@ -75,7 +78,7 @@ $(PROGS):
 # Generated headers exist before anything that might include them is compiled.
 $(call obj,$(LOADER_SRC) $(XDP_SRC)): | $(patsubst %.bpf.c,$(B)/%.skel.h,$(BPF_SRC))
 
-$(UNIT_BIN) $(XDP_BIN): $(B)/%: $(B)/%.o $(DAEMON_A) $(LIB_A)
+$(UNIT_BIN) $(XDP_BIN): $(B)/%: $(B)/%.o $(HELPERS_A) $(DAEMON_A) $(LIB_A)
 	$(call say,LD,$@)$(CC) $(GN_LDFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(GN_LIBS) -lcmocka
 
 -include $(shell [ -d $(B) ] && find $(B) -name '*.d')
@@ -91,7 +94,7 @@ include $(wildcard tests/*.mk)
 clean: ## remove build output
 	$(Q)rm -rf $(B) build
 help: ## this list
-	$(Q)awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
+	$(Q)awk -F':.*## ' '/^[a-z_.-]+:.*## /{printf "  %-18s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
 
 .PHONY: all unit-tests xdp-tests check clean help
 .SECONDARY:

@@ -113,10 +113,10 @@ INSTALLED := $(B)/ghostnic:$(BINDIR):755 $(B)/ghostnicd:$(SBINDIR):755 \
 	README.md:$(DOCDIR):644 LICENSE:$(DOCDIR):644
 
 $(B)/libghostnic.pc: user/lib/libghostnic.pc.in Makefile
-	$(call say,GEN,$@)sed -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+	$(call say,GEN,$@)mkdir -p $(@D) && sed -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
 		-e 's|@VERSION@|$(VERSION)|' $< >$@
 $(B)/%.service: user/daemon/%.service
-	$(call say,GEN,$@)sed -e 's|@BINDIR@|$(BINDIR)|' -e 's|@SBINDIR@|$(SBINDIR)|' $< >$@
+	$(call say,GEN,$@)mkdir -p $(@D) && sed -e 's|@BINDIR@|$(BINDIR)|' -e 's|@SBINDIR@|$(SBINDIR)|' $< >$@
 
 install: $(PROGS) $(LIB_A) $(B)/libghostnic.pc $(patsubst user/daemon/%,$(B)/%,$(UNITS)) ## into DESTDIR, PREFIX
 	$(Q)for i in $(INSTALLED); do f=$${i%%:*}; m=$${i##*:}; d=$${i#*:}; d=$${d%:*}; \

@@ -70,6 +70,9 @@ gn_check()
 	return $rc
 }
 
+# gn_not CMD... - succeeds when CMD fails
+gn_not() { ! "$@"; }
+
 # gn_wait SECONDS CMD... - poll CMD until it succeeds; 1 when the time is up
 gn_wait()
 {
@@ -190,6 +193,139 @@ gn_daemon()
 gn_daemon_settled()
 {
 	gn_gone "$GN_DAEMON" || gn_ghostnic instance list -j
+}
+
+# ---- the usual world -------------------------------------------------------------
+# peer --p0==veth==h0-- host: XDP and ghostnicd; instances vm1 and vm2 behind TAPs of the
+# same names, each in a namespace of its own. Addresses: peer .1, host .2, vm1 .11, vm2 .12
+# of 10.0.0.0/24, and the same of fd00::/64.
+
+GN_MAC1=02:00:00:00:00:11
+GN_MAC2=02:00:00:00:00:12
+
+# gn_addr NS IF N - the N-th address of both families
+gn_addr()
+{
+	gn_must gn_exec "$1" ip addr replace "10.0.0.$3/24" brd + dev "$2"
+	gn_must gn_exec "$1" ip -6 addr replace "fd00::$3/64" dev "$2" nodad
+}
+
+# gn_world MTU [ATTACH-ARG...] - namespaces, veth, pins; XDP attached; no daemon yet
+gn_world()
+{
+	local mtu=$1
+	shift
+	gn_bpffs
+	gn_ns peer host vm1 vm2
+	gn_veth peer p0 host h0 "$mtu"
+	gn_addr peer p0 1
+	gn_addr host h0 2
+	gn_must gn_exec host "$GN_BIN/ghostnic" attach h0 "$@"
+}
+
+# gn_vm N MTU - bring the TAP of instance vmN into its namespace, as a VMM would take it
+gn_vm()
+{
+	local mac=GN_MAC$1
+	gn_wait 5 gn_exec host ip link show dev "vm$1" || gn_die "no TAP vm$1"
+	gn_must gn_exec host ip link set dev "vm$1" netns "/run/netns/vm$1"
+	gn_must gn_exec "vm$1" ip link set dev "vm$1" address "${!mac}" mtu "$2" up
+	gn_addr "vm$1" "vm$1" "1$1"
+}
+
+# gn_instances MTU ARGS... - ghostnicd on h0 with vm1 and vm2, both up
+# GN_VLAN: their VLAN, if any
+gn_instances()
+{
+	local mtu=$1 vlan=${GN_VLAN:+,vlan=$GN_VLAN}
+	shift
+	gn_must gn_daemon host --iface h0 \
+		--instance "vm1,mac=$GN_MAC1$vlan,port=tap:vm1" \
+		--instance "vm2,mac=$GN_MAC2$vlan,port=tap:vm2" "$@"
+	gn_vm 1 "$mtu"
+	gn_vm 2 "$mtu"
+}
+
+# gn_world_end - stop the daemon, detach, delete the namespaces
+gn_world_end()
+{
+	[ "$GN_DAEMON" = 0 ] || gn_stop "$GN_DAEMON"
+	GN_DAEMON=0
+	gn_must gn_exec host "$GN_BIN/ghostnic" detach h0
+	local ns
+	for ns in peer host vm1 vm2; do
+		ip netns pids "$ns" | xargs -r kill -KILL
+		gn_must ip netns del "$ns"
+	done
+}
+
+# gn_count NAME [JQ-FILTER] - a counter of "ghostnic stats -j", summed over all that have it
+gn_count()
+{
+	gn_ghostnic stats -j | jq "[${2:-.} | .. | objects | .$1? // empty | numbers] | add // 0"
+}
+
+# gn_port_count INSTANCE NAME - a counter of one instance's port
+gn_port_count()
+{
+	gn_count "$2" ".. | objects | select(.name? == \"$1\" and has(\"mac\"))"
+}
+
+# gn_listening NS PORT - does someone accept TCP connections there?
+gn_listening()
+{
+	gn_exec "$1" ss -Hltn "sport = :$2" | grep -q .
+}
+
+# gn_server NS - an iperf3 server in NS, which may run already
+gn_server()
+{
+	gn_listening "$1" 5201 && return
+	gn_spawn "IPERF_$1" gn_exec "$1" iperf3 -s
+	gn_wait 5 gn_listening "$1" 5201 || gn_die "no iperf3 server in $1"
+}
+
+# gn_iperf FROM TO ADDRESS ARGS... - sends unless -R; fails if nothing arrived
+gn_iperf()
+{
+	local from=$1 addr=$3
+	gn_server "$2"
+	shift 3
+	gn_exec "$from" timeout 60 iperf3 -c "$addr" -J "$@" >"$GN_TMP/iperf.json" &&
+		jq -e '.end.sum_received.bytes > 0' "$GN_TMP/iperf.json"
+}
+
+# gn_file MIB - random bytes to send; sets GN_SUM
+gn_file()
+{
+	head -c "$1M" /dev/urandom >"$GN_TMP/file"
+	GN_SUM=$(sha256sum <"$GN_TMP/file")
+}
+
+# gn_copy FROM TO ADDRESS - send the file by TCP; is what arrives the same?
+gn_copy()
+{
+	local addr=$3 fam=TCP4 got
+	case $addr in
+	*:*) fam=TCP6; addr="[$addr]" ;;
+	esac
+	gn_spawn RECV gn_exec "$2" timeout 120 socat -u "$fam-LISTEN:9000,reuseaddr" \
+		"SYSTEM:sha256sum >$GN_TMP/sum"
+	gn_wait 5 gn_listening "$2" 9000 || return 1
+	gn_exec "$1" timeout 120 socat -u "OPEN:$GN_TMP/file" "$fam:$addr:9000" || return 1
+	gn_wait 10 gn_gone "$RECV" || return 1
+	gn_wait 5 test -s "$GN_TMP/sum"
+	got=$(cat "$GN_TMP/sum")
+	rm -f "$GN_TMP/sum"
+	[ "$got" = "$GN_SUM" ] || { echo "sent $GN_SUM, got $got"; return 1; }
+}
+
+# gn_ping FROM ADDRESS [ARGS...]
+gn_ping()
+{
+	local from=$1 addr=$2
+	shift 2
+	gn_exec "$from" ping -q -c 3 -i 0.1 -W 2 "$@" "$addr"
 }
 
 gn_exit()
