@@ -74,8 +74,6 @@ static const char usage[] =
 
 void conf_init(struct daemon_conf *c)
 {
-	const char *bpffs = getenv("GHOSTNIC_BPFFS");
-
 	*c = (struct daemon_conf){
 		.poll = POLL_ADAPTIVE,
 		.checksum = AGG_VERIFY,
@@ -83,8 +81,6 @@ void conf_init(struct daemon_conf *c)
 		.log_level = LOG_LVL_INFO,
 		.ctl = CONF_DEFAULT_CTL,
 	};
-	if (bpffs && strlen(bpffs) < sizeof(c->bpffs))
-		strcpy(c->bpffs, bpffs);
 }
 
 void conf_fini(struct daemon_conf *c)

@@ -52,7 +52,7 @@ struct daemon_conf {
 	bool foreground;		/* do not go into the background when ready */
 	bool check_only;		/* --check: parse, report, exit */
 	char ctl[108];			/* control socket path */
-	char bpffs[256];		/* default: GHOSTNIC_BPFFS; "": found */
+	char bpffs[256];		/* default "": bpffs_dir() looks for it */
 };
 
 /** conf_init() - defaults, no interface, no instance */

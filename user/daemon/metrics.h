@@ -12,10 +12,16 @@
 
 #include "daemon.h"
 
-/** metrics_json() - new reference; NULL: out of memory */
+/** metrics_json() - all of it, by interface; new reference; NULL: out of memory */
 json_t *metrics_json(const struct daemon *d);
+
+/** metrics_instances() - all instances, each with "interface"; as above */
+json_t *metrics_instances(const struct daemon *d);
 
 /** metrics_text() - Prometheus exposition format 0.0.4; malloc()ed; NULL: out of memory */
 char *metrics_text(const struct daemon *d);
+
+/** metrics_log() - one line per queue and per instance: the last word at the end */
+void metrics_log(const struct daemon *d);
 
 #endif
