@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * ghostnicd: start, control loop, stop.
+ *
+ * The first thread is the control thread: it opens everything, gives up the rights
+ * that took, starts the workers, and then serves the control socket and signals.
+ * Workers never end by themselves; a device that goes away is their socket's
+ * error and the control socket goes on answering.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ctl.h"
+#include "metrics.h"
+#include "sandbox.h"
+#include "../lib/log.h"
+
+/* Exit status; documented in ghostnicd(8). */
+#define EXIT_START	1
+#define EXIT_USAGE	2
+
+struct loop {
+	struct daemon d;
+	struct ctl *ctl;
+	int sigfd, epfd;
+	int notify_fd;		/* connected to NOTIFY_SOCKET, or -1 */
+	int ready_fd;		/* pipe to the process that waits for us, or -1 */
+};
+
+/*
+ * sd_notify(3) without libsystemd: datagrams to the address in NOTIFY_SOCKET. Opened
+ * early: the sandbox allows no connect(). Return: socket, -1: nobody asked
+ */
+static int notify_open(void)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	size_t n = path ? strlen(path) : 0;
+	int fd;
+
+	if (!n || n >= sizeof(sun.sun_path) || (*path != '/' && *path != '@'))
+		return -1;
+	memcpy(sun.sun_path, path, n);
+	if (*path == '@')
+		sun.sun_path[0] = '\0';
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&sun,
+			       (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n))) {
+		log_warn("NOTIFY_SOCKET %s: %s", path, strerror(errno));
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static void notify(const struct loop *l, const char *state)
+{
+	if (l->notify_fd >= 0 && send(l->notify_fd, state, strlen(state), MSG_NOSIGNAL) < 0)
+		log_warn("NOTIFY_SOCKET: %s", strerror(errno));
+}
+
+/*
+ * Without --foreground: go on in a child, in a session of its own. The parent waits
+ * until the child is ready and exits with 0, or with the child's status if it
+ * ends before, so that a script's next line finds a running daemon.
+ * Return: pipe to write to when ready; -errno
+ */
+static int background(void)
+{
+	int fds[2], status = 0, null;
+	pid_t pid;
+	char c;
+
+	if (pipe2(fds, O_CLOEXEC))
+		return -errno;
+	pid = fork();
+	if (pid < 0) {
+		int err = -errno;
+
+		close(fds[0]);
+		close(fds[1]);
+		return err;
+	}
+	if (pid) {
+		ssize_t n;
+
+		close(fds[1]);
+		do {
+			n = read(fds[0], &c, 1);
+		} while (n < 0 && errno == EINTR);
+		if (n == 1)
+			_exit(0);
+		waitpid(pid, &status, 0);
+		_exit(WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_START);
+	}
+	close(fds[0]);
+	setsid();
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null >= 0) {
+		dup2(null, STDIN_FILENO);
+		dup2(null, STDOUT_FILENO);
+		if (null > STDERR_FILENO)
+			close(null);
+	}
+	return fds[1];
+}
+
+static int watch(int epfd, int fd)
+{
+	struct epoll_event ev = { .events = EPOLLIN, .data.fd = fd };
+
+	return epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &ev) ? -errno : 0;
+}
+
+static int open_ifaces(struct loop *l, struct daemon_conf *conf)
+{
+	char err[256];
+	int ret;
+
+	for (unsigned int i = 0; i < conf->nifaces; i++) {
+		ret = iface_open(&conf->iface[i], conf, &l->d.iface[l->d.nifaces]);
+		if (ret)
+			return ret;
+		l->d.nifaces++;
+	}
+	for (unsigned int i = 0; i < conf->ninstances; i++) {
+		const struct instance_conf *in = &conf->instance[i];
+
+		err[0] = '\0';
+		ret = iface_add_instance(daemon_find_iface(&l->d, in->iface), in, err,
+					 sizeof(err));
+		if (ret) {
+			log_err("instance %s on %s: %s", in->name, in->iface,
+				*err ? err : strerror(-ret));
+			return ret;
+		}
+	}
+	return 0;
+}
+
+/* Everything that needs rights comes before the sandbox, every thread after it. */
+static int start(struct loop *l, struct daemon_conf *conf)
+{
+	int ret = open_ifaces(l, conf);
+
+	if (!ret)
+		ret = ctl_open(&l->ctl, conf->ctl, &l->d);
+	if (!ret)
+		ret = watch(l->epfd, ctl_fd(l->ctl));
+	if (!ret)
+		ret = sandbox_enter();
+	for (unsigned int i = 0; !ret && i < l->d.nifaces; i++)
+		ret = iface_start(l->d.iface[i]);
+	return ret;
+}
+
+/* Return: 0: told to stop, -errno */
+static int run(struct loop *l)
+{
+	struct epoll_event ev[2];
+
+	for (;;) {
+		int n = epoll_wait(l->epfd, ev, 2, -1);
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		for (int i = 0; i < n; i++) {
+			struct signalfd_siginfo si;
+
+			if (ev[i].data.fd != l->sigfd) {
+				ctl_serve(l->ctl);
+			} else if (read(l->sigfd, &si, sizeof(si)) == sizeof(si)) {
+				log_info("signal %s from pid %u: stopping",
+					 si.ssi_signo == SIGINT ? "INT" : "TERM", si.ssi_pid);
+				return 0;
+			}
+		}
+	}
+}
+
+/* Counters are read when no worker changes them and before they are freed. */
+static void stop(struct loop *l, bool ran)
+{
+	ctl_close(l->ctl);
+	for (unsigned int i = 0; ran && i < l->d.nifaces; i++)
+		for (unsigned int q = 0; q < l->d.iface[i]->nworkers; q++)
+			worker_stop(l->d.iface[i]->worker[q]);
+	if (ran)
+		metrics_log(&l->d);
+	while (l->d.nifaces)
+		iface_close(l->d.iface[--l->d.nifaces]);
+}
+
+static int serve(struct loop *l, struct daemon_conf *conf)
+{
+	int ret = start(l, conf);
+	bool ran = !ret;
+
+	if (ran) {
+		log_info("ghostnicd %s ready: %u interfaces, %u instances, control socket %s",
+			 GN_VERSION, l->d.nifaces, conf->ninstances, conf->ctl);
+		notify(l, "READY=1");
+		if (l->ready_fd >= 0) {
+			if (write(l->ready_fd, "", 1) < 0)
+				log_warn("nobody waits for the start: %s", strerror(errno));
+			close(l->ready_fd);
+		}
+		ret = run(l);
+		notify(l, "STOPPING=1");
+	}
+	stop(l, ran);
+	return ret;
+}
+
+/* Signals are read, not handled; a terminal's hang-up and broken pipes are nothing. */
+static int open_signals(void)
+{
+	sigset_t set;
+
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	if (sigprocmask(SIG_BLOCK, &set, NULL))
+		return -errno;
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+int main(int argc, char **argv)
+{
+	/* Packet memory is locked; before kernel 5.11 maps count too. */
+	const struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY };
+	struct loop l = { .sigfd = -1, .epfd = -1, .notify_fd = -1, .ready_fd = -1 };
+	struct daemon_conf conf;
+	struct timespec ts;
+	int ret;
+
+	ret = conf_parse_args(&conf, argc, argv);
+	if (ret) {
+		conf_fini(&conf);
+		return ret < 0 ? EXIT_USAGE : 0;
+	}
+	if (conf.check_only) {
+		printf("configuration is valid: %u interfaces, %u instances\n", conf.nifaces,
+		       conf.ninstances);
+		conf_fini(&conf);
+		return 0;
+	}
+	log_set_level(conf.log_level);
+	if (!conf.foreground) {
+		l.ready_fd = background();
+		if (l.ready_fd < 0) {
+			log_err("cannot go into the background: %s", strerror(-l.ready_fd));
+			conf_fini(&conf);
+			return EXIT_START;
+		}
+	}
+	setrlimit(RLIMIT_MEMLOCK, &unlimited);	/* refused: umems tell what is missing */
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	l.d.conf = &conf;
+	l.d.start_ns = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+	l.notify_fd = notify_open();
+	l.sigfd = open_signals();
+	l.epfd = epoll_create1(EPOLL_CLOEXEC);
+	if (l.sigfd < 0 || l.epfd < 0 || watch(l.epfd, l.sigfd)) {
+		log_err("cannot start: %s", strerror(errno));
+		ret = -EIO;
+	} else {
+		ret = serve(&l, &conf);
+	}
+	if (l.sigfd >= 0)
+		close(l.sigfd);
+	if (l.epfd >= 0)
+		close(l.epfd);
+	if (l.notify_fd >= 0)
+		close(l.notify_fd);
+	conf_fini(&conf);
+	return ret ? EXIT_START : 0;
+}

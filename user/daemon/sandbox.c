@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * sandbox: capabilities by libcap-ng, system calls by libseccomp.
+ *
+ * Everything with more rights than the filter leaves happens before: programs
+ * and pins are opened, AF_XDP and packet sockets bound, the control socket listens.
+ * What stays is the packet path, the control socket, and adding and removing
+ * instances: a TAP device, an entry in a map, an address in the NIC's filter.
+ *
+ * A call that is not listed kills the process, and the kernel logs it. Where an
+ * argument is a number, it is checked too; behind pointers seccomp cannot look, so
+ * clone3() is answered with ENOSYS, which makes the C library use clone().
+ * seccomp(2), capabilities(7). Control thread, before others exist.
+ */
+#include <cap-ng.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/bpf.h>
+#include <linux/if_tun.h>
+#include <linux/sockios.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "sandbox.h"
+#include "../lib/log.h"
+
+#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZER	1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZER	1
+#endif
+#endif
+
+static const int keep_caps[] = { CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF };
+
+/* Any arguments. Grouped by who needs them. */
+static const int allowed[] = {
+	/* packet path */
+	SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_pwait2),
+	SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(recvfrom), SCMP_SYS(recvmsg),
+	SCMP_SYS(recvmmsg), SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv),
+	SCMP_SYS(writev),
+	/* threads, time, memory */
+	SCMP_SYS(futex), SCMP_SYS(clock_gettime), SCMP_SYS(clock_nanosleep),
+	SCMP_SYS(nanosleep), SCMP_SYS(gettimeofday), SCMP_SYS(sched_yield),
+	SCMP_SYS(sched_setaffinity), SCMP_SYS(sched_getaffinity), SCMP_SYS(getcpu),
+	SCMP_SYS(set_robust_list), SCMP_SYS(rseq), SCMP_SYS(gettid), SCMP_SYS(getpid),
+	SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise), SCMP_SYS(brk),
+	SCMP_SYS(memfd_create), SCMP_SYS(ftruncate), SCMP_SYS(membarrier),
+	SCMP_SYS(getrandom), SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask),
+	SCMP_SYS(rt_sigreturn), SCMP_SYS(sigaltstack), SCMP_SYS(restart_syscall),
+	SCMP_SYS(exit), SCMP_SYS(exit_group),
+	/* control socket, instances */
+	SCMP_SYS(accept4), SCMP_SYS(close), SCMP_SYS(shutdown), SCMP_SYS(getsockopt),
+	SCMP_SYS(setsockopt), SCMP_SYS(epoll_ctl), SCMP_SYS(epoll_create1),
+	SCMP_SYS(eventfd2), SCMP_SYS(fcntl), SCMP_SYS(lseek), SCMP_SYS(fstat),
+	SCMP_SYS(newfstatat), SCMP_SYS(stat), SCMP_SYS(lstat), SCMP_SYS(statx),
+	SCMP_SYS(readlink), SCMP_SYS(readlinkat), SCMP_SYS(access), SCMP_SYS(faccessat),
+	SCMP_SYS(faccessat2), SCMP_SYS(unlink), SCMP_SYS(unlinkat), SCMP_SYS(uname),
+};
+
+/* A TAP port and what it asks of its device; terminals are stdio's question. */
+static const unsigned long ioctls[] = {
+	TUNSETIFF, TUNGETIFF, TUNGETFEATURES, TUNSETOFFLOAD, TUNSETVNETHDRSZ,
+	TUNSETVNETLE, TUNSETSNDBUF, TUNSETQUEUE, SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCGIFMTU,
+	SIOCSIFMTU, SIOCGIFHWADDR, SIOCSIFHWADDR, SIOCGIFINDEX, SIOCETHTOOL, FIONREAD,
+	FIONBIO, TCGETS,
+};
+
+static const unsigned int bpf_cmds[] = {
+	BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM,
+	BPF_MAP_GET_NEXT_KEY,
+};
+
+/*
+ * Only what the process has can be kept; a daemon started with less has
+ * opened what it needs already, and says so when it cannot open more.
+ */
+static int drop_caps(void)
+{
+	bool bounds, had[ARRAY_SIZE(keep_caps)];
+
+	if (capng_get_caps_process())
+		return -EINVAL;
+	bounds = capng_have_capability(CAPNG_EFFECTIVE, CAP_SETPCAP);
+	for (size_t i = 0; i < ARRAY_SIZE(keep_caps); i++)
+		had[i] = capng_have_capability(CAPNG_PERMITTED, (unsigned int)keep_caps[i]);
+	capng_clear(CAPNG_SELECT_ALL);
+	for (size_t i = 0; i < ARRAY_SIZE(keep_caps); i++)
+		if (had[i])
+			capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED,
+				     (unsigned int)keep_caps[i]);
+	/* Bounds first needs CAP_SETPCAP; without it no_new_privs does the same. */
+	if (bounds && capng_apply(CAPNG_SELECT_BOUNDS))
+		return -EPERM;
+	return capng_apply(CAPNG_SELECT_CAPS) ? -EPERM : 0;
+}
+
+static int allow1(scmp_filter_ctx f, int nr, struct scmp_arg_cmp cmp)
+{
+	return seccomp_rule_add_array(f, SCMP_ACT_ALLOW, nr, 1, &cmp);
+}
+
+/* Calls whose arguments matter. Return: 0, -errno */
+static int add_checked(scmp_filter_ctx f)
+{
+	static const int own_pid[] = { SCMP_SYS(tgkill), SCMP_SYS(kill) };
+	const scmp_datum_t low = 0xffffffff;	/* the kernel takes an int */
+	int err = 0;
+
+	for (size_t i = 0; !err && i < ARRAY_SIZE(ioctls); i++)
+		err = allow1(f, SCMP_SYS(ioctl),
+			     SCMP_A1(SCMP_CMP_MASKED_EQ, low, (scmp_datum_t)ioctls[i]));
+	for (size_t i = 0; !err && i < ARRAY_SIZE(bpf_cmds); i++)
+		err = allow1(f, SCMP_SYS(bpf), SCMP_A0(SCMP_CMP_MASKED_EQ, low, bpf_cmds[i]));
+	for (size_t i = 0; !err && i < ARRAY_SIZE(own_pid); i++)
+		err = allow1(f, own_pid[i],
+			     SCMP_A0(SCMP_CMP_MASKED_EQ, low, (scmp_datum_t)getpid()));
+	/* To connected sockets and to AF_XDP's doorbell, never to an address. */
+	if (!err)
+		err = allow1(f, SCMP_SYS(sendto), SCMP_A4(SCMP_CMP_EQ, 0));
+	/* No new code. */
+	if (!err)
+		err = allow1(f, SCMP_SYS(mmap), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+	if (!err)
+		err = allow1(f, SCMP_SYS(mprotect),
+			     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+	/* Threads, not processes. */
+	if (!err)
+		err = allow1(f, SCMP_SYS(clone),
+			     SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD | CLONE_VM,
+				     CLONE_THREAD | CLONE_VM));
+	if (!err)
+		err = seccomp_rule_add(f, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+	/* /dev/net/tun and sysfs; no file is made or emptied. */
+	if (!err)
+		err = allow1(f, SCMP_SYS(openat),
+			     SCMP_A2(SCMP_CMP_MASKED_EQ,
+				     O_CREAT | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY), 0));
+	/* A handle for SIOCSIFMTU: without connect() and bind() it reaches nobody. */
+	if (!err)
+		err = allow1(f, SCMP_SYS(socket), SCMP_A0(SCMP_CMP_MASKED_EQ, low, AF_UNIX));
+	if (!err)
+		err = allow1(f, SCMP_SYS(prctl), SCMP_A0(SCMP_CMP_MASKED_EQ, low, PR_SET_NAME));
+	/* glibc asks for the stack's limit when it makes a thread. */
+	if (!err)
+		err = allow1(f, SCMP_SYS(prlimit64), SCMP_A2(SCMP_CMP_EQ, 0));
+	return err;
+}
+
+static int load_filter(void)
+{
+	scmp_filter_ctx f = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	int err;
+
+	if (!f)
+		return -ENOMEM;
+	err = seccomp_attr_set(f, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+	if (!err)
+		err = seccomp_attr_set(f, SCMP_FLTATR_CTL_TSYNC, 1);
+	/* A binary tree: sendto() is the packet path's call, and has an argument to check. */
+	if (!err)
+		err = seccomp_attr_set(f, SCMP_FLTATR_CTL_OPTIMIZE, 2);
+	for (size_t i = 0; !err && i < ARRAY_SIZE(allowed); i++)
+		err = seccomp_rule_add(f, SCMP_ACT_ALLOW, allowed[i], 0);
+	if (!err)
+		err = add_checked(f);
+	if (!err)
+		err = seccomp_load(f);	/* sets no_new_privs first */
+	seccomp_release(f);
+	return err;
+}
+
+int sandbox_enter(void)
+{
+	int err = drop_caps();
+
+	if (err) {
+		log_err("cannot drop capabilities: %s", strerror(-err));
+		return err;
+	}
+#ifdef SANITIZER
+	/* Leak checks fork, trace and read /proc: not what the filter is for. */
+	log_warn("built with a sanitizer: no system call filter");
+	return 0;
+#endif
+	err = load_filter();
+	if (err)
+		log_err("cannot load the system call filter: %s; is CONFIG_SECCOMP_FILTER in the kernel?",
+			strerror(-err));
+	return err;
+}
