@@ -337,12 +337,17 @@ char *metrics_text(const struct daemon *d)
 
 /* ---- log -------------------------------------------------------------------- */
 
+/* Only what happened: a line has to fit into a log message (log.c). */
 static size_t append(char *buf, size_t size, size_t n, const char *group,
 		     const void *base, const struct field *f, size_t nf)
 {
-	for (size_t i = 0; i < nf && n < size; i++)
-		n += (size_t)snprintf(buf + n, size - n, " %s%s=%llu", group, f[i].name,
-				      (unsigned long long)field_read(base, &f[i]));
+	for (size_t i = 0; i < nf && n < size; i++) {
+		uint64_t v = field_read(base, &f[i]);
+
+		if (v)
+			n += (size_t)snprintf(buf + n, size - n, " %s%s=%llu", group,
+					      f[i].name, (unsigned long long)v);
+	}
 	return n;
 }
 
@@ -368,7 +373,8 @@ void metrics_log(const struct daemon *d)
 			if (!xsk_kernel_stats(&w->xsk, &st))
 				append(buf, sizeof(buf), n, "kernel_", &st, kernel_fields,
 				       ARRAY_SIZE(kernel_fields));
-			log_info("final counters of %s queue %u:%s", i->name, w->conf.queue, buf);
+			log_info("final counters of %s queue %u:%s", i->name, w->conf.queue,
+				 *buf ? buf : " none");
 		}
 		for (unsigned int s = 0; s < GN_MAX_INSTANCES; s++) {
 			const struct instance *in = i->instance[s];
@@ -381,7 +387,7 @@ void metrics_log(const struct daemon *d)
 			append(buf, sizeof(buf), 0, "", &sum, port_fields,
 			       ARRAY_SIZE(port_fields));
 			log_info("final counters of %s instance %s:%s", i->name,
-				 in->conf.name, buf);
+				 in->conf.name, *buf ? buf : " none");
 		}
 	}
 }

@@ -21,7 +21,7 @@ json_t *metrics_instances(const struct daemon *d);
 /** metrics_text() - Prometheus exposition format 0.0.4; malloc()ed; NULL: out of memory */
 char *metrics_text(const struct daemon *d);
 
-/** metrics_log() - one line per queue and per instance: the last word at the end */
+/** metrics_log() - one line per queue and per instance, of counters that are not 0 */
 void metrics_log(const struct daemon *d);
 
 #endif
