@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
+/*
+ * Traffic generator, kernel half: turns a page of BPF_PROG_TEST_RUN's live frames
+ * into the next TCP segment and sends it out of the interface it pretends to have
+ * come from (XDP_TX).
+ *
+ * The kernel recycles the pages, and whoever received one may have written into
+ * its headers (GRO completes super-packets in place). So every field that differs
+ * between frames, or that a receiver rewrites, is stored anew, and the checksums
+ * are computed from the constant part that user space summed up (gen.c): each
+ * frame is right whatever the page held before.
+ *
+ * The payload begins with a time and its complement. Their one's complement sum
+ * is always 0xffff, so a time stamp needs no other checksum.
+ *
+ * One CPU runs it; the state needs no atomics.
+ */
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+
+#define IP_OFF	14
+#define TCP_OFF (IP_OFF + 20)
+#define PAY_OFF (TCP_OFF + 20)
+
+/* Set by user space before the program is loaded. */
+const volatile __u32 cfg_flows = 1;	 /* TCP connections, told apart by source port */
+const volatile __u32 cfg_burst = 1;	 /* consecutive segments of one flow */
+const volatile __u32 cfg_payload = 1460; /* TCP payload, bytes */
+const volatile __u32 cfg_port = 10000;	 /* source port of flow 0 */
+const volatile __u32 cfg_ip_sum;	 /* IPv4 header without identification */
+const volatile __u32 cfg_tcp_sum;	 /* pseudo header, TCP header, payload without
+					  * source port and sequence */
+const volatile __u32 cfg_stamp;		 /* write times into the payload */
+
+/* Where the traffic stands: segment @seg of this turn's burst of flow @flow. */
+__u32 flow, seg;
+__u32 turn_seq; /* TCP sequence at which all flows' bursts begin */
+__u16 turn_id;	/* likewise, IPv4 identification */
+__u64 sent;	/* frames */
+
+static __always_inline __u16 fold_not(__u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return ~sum;
+}
+
+SEC("xdp")
+int gen(struct xdp_md *ctx)
+{
+	char *data = (char *)(long)ctx->data, *end = (char *)(long)ctx->data_end;
+	__u32 seq = turn_seq + seg * cfg_payload;
+	__u16 id = turn_id + seg;
+	__u16 port = cfg_port + flow;
+
+	if (data + PAY_OFF > end)
+		return XDP_DROP;
+	*(__be16 *)(data + IP_OFF + 2) = bpf_htons(40 + cfg_payload);
+	*(__be16 *)(data + IP_OFF + 4) = bpf_htons(id);
+	*(__be16 *)(data + IP_OFF + 10) = bpf_htons(fold_not(cfg_ip_sum + id));
+	*(__be16 *)(data + TCP_OFF) = bpf_htons(port);
+	*(__be32 *)(data + TCP_OFF + 4) = bpf_htonl(seq);
+	*(__be16 *)(data + TCP_OFF + 12) = bpf_htons(0x5010); /* 20 bytes, ACK */
+	*(__be16 *)(data + TCP_OFF + 16) =
+		bpf_htons(fold_not(cfg_tcp_sum + port + (seq >> 16) + (seq & 0xffff)));
+	if (cfg_stamp && data + PAY_OFF + 16 <= end) {
+		__u64 now = bpf_ktime_get_ns();
+
+		*(__u64 *)(data + PAY_OFF) = now;
+		*(__u64 *)(data + PAY_OFF + 8) = ~now;
+	}
+
+	sent++;
+	if (++seg >= cfg_burst) {
+		seg = 0;
+		if (++flow >= cfg_flows) {
+			flow = 0;
+			turn_seq += cfg_burst * cfg_payload;
+			turn_id += cfg_burst;
+		}
+	}
+	return XDP_TX;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

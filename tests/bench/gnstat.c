@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * What a running ghostnicd does in a given time, by its own counters.
+ *
+ *	gnstat --ctl SOCKET --size BYTES [--seconds S] [--warmup S] [--subject NAME]
+ *
+ * Asks for {"cmd":"stats"} before and after, so the daemon's packet path is the one
+ * that ships: nothing is added to it for the benchmark. All traffic is the generator's,
+ * so bytes are packets times their size.
+ *
+ * Prints one JSON line, see bench_print(), then what the kernel's rings lost.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <jansson.h>
+
+#include "bench.h"
+
+#define ANSWER_MAX (1U << 20) /* bytes */
+#define POLL_NS	   20000000   /* between two looks while waiting */
+
+struct counters {
+	uint64_t packets, supers, merged, agg_ns;
+	uint64_t lost; /* kernel: ring full, fill ring empty, dropped */
+};
+
+static int open_ctl(const char *path)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), err;
+
+	if (fd < 0)
+		return -errno;
+	if (strlen(path) >= sizeof(sun.sun_path)) {
+		close(fd);
+		return -ENAMETOOLONG;
+	}
+	strcpy(sun.sun_path, path);
+	if (connect(fd, (struct sockaddr *)&sun, sizeof(sun))) {
+		err = -errno;
+		close(fd);
+		return err;
+	}
+	return fd;
+}
+
+static uint64_t member(const json_t *group, const char *name)
+{
+	return (uint64_t)json_integer_value(json_object_get(group, name));
+}
+
+/* Sum over all queues of all interfaces. Return: 0, -EPROTO */
+static int add_up(const json_t *answer, struct counters *c)
+{
+	const json_t *ifaces = json_object_get(answer, "interfaces"), *iface, *queue;
+	size_t i, q;
+
+	memset(c, 0, sizeof(*c));
+	if (!json_array_size(ifaces))
+		return -EPROTO;
+	json_array_foreach(ifaces, i, iface)
+	{
+		const json_t *queues = json_object_get(iface, "queues");
+
+		if (!json_array_size(queues))
+			return -EPROTO;
+		json_array_foreach(queues, q, queue)
+		{
+			const json_t *agg = json_object_get(queue, "agg");
+			const json_t *kernel = json_object_get(queue, "kernel");
+
+			if (!json_object_get(agg, "packets"))
+				return -EPROTO;
+			c->packets += member(agg, "packets");
+			c->supers += member(agg, "supers");
+			c->merged += member(agg, "merged");
+			c->agg_ns += member(json_object_get(queue, "worker"), "agg_ns");
+			c->lost += member(kernel, "rx_dropped") +
+				   member(kernel, "rx_ring_full") +
+				   member(kernel, "rx_fill_ring_empty_descs");
+		}
+	}
+	return 0;
+}
+
+static int ask(int fd, struct counters *c)
+{
+	static const char question[] = "{\"cmd\":\"stats\"}\n";
+	static char buf[ANSWER_MAX];
+	size_t have = 0;
+	json_error_t jerr;
+	json_t *answer;
+	int err;
+
+	if (write(fd, question, sizeof(question) - 1) != sizeof(question) - 1)
+		return -EPIPE;
+	while (!have || buf[have - 1] != '\n') {
+		ssize_t n = read(fd, buf + have, sizeof(buf) - have);
+
+		if (n < 0)
+			return -errno;
+		if (!n)
+			return -EPROTO;
+		have += (size_t)n;
+	}
+	answer = json_loadb(buf, have, 0, &jerr);
+	if (!answer)
+		return -EPROTO;
+	err = add_up(answer, c);
+	json_decref(answer);
+	return err;
+}
+
+static void nap(const struct bench_window *w)
+{
+	struct timespec ts = { .tv_nsec = POLL_NS };
+	uint64_t now = bench_now();
+
+	if (w->begun) {
+		uint64_t end = w->begin + w->len_ns;
+
+		if (end <= now)
+			return;
+		ts.tv_sec = (time_t)((end - now) / 1000000000);
+		ts.tv_nsec = (long)((end - now) % 1000000000);
+	}
+	nanosleep(&ts, NULL);
+}
+
+static int measure(int fd, struct bench_window *w, struct bench_result *res,
+		   uint64_t *lost)
+{
+	struct counters first, last, now;
+	enum bench_state st = BENCH_BEFORE;
+	int err = ask(fd, &last);
+
+	first = last;
+	while (!err && st != BENCH_DONE && !bench_stop) {
+		nap(w);
+		err = ask(fd, &now);
+		if (err)
+			break;
+		st = bench_window_state(w, (unsigned int)(now.packets - last.packets));
+		if (st == BENCH_BEGIN)
+			first = now;
+		last = now;
+	}
+	if (err)
+		return err;
+	res->packets = last.packets - first.packets;
+	res->frames = res->packets - (last.merged - first.merged) +
+		      (last.supers - first.supers);
+	res->agg_ns = last.agg_ns - first.agg_ns;
+	*lost = last.lost - first.lost;
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option opts[] = {
+		{ "ctl", required_argument, NULL, 'c' },
+		{ "size", required_argument, NULL, 'z' },
+		{ "seconds", required_argument, NULL, 's' },
+		{ "warmup", required_argument, NULL, 'w' },
+		{ "subject", required_argument, NULL, 'n' },
+		{ 0 },
+	};
+	const char *ctl = "/run/ghostnic/ctl.sock", *subject = "ghostnic";
+	double seconds = 1, warmup = 0.3;
+	struct bench_result res = { 0 };
+	struct bench_window win;
+	uint64_t lost = 0;
+	uint32_t size = 0;
+	int o, fd, err;
+
+	while ((o = getopt_long(argc, argv, "", opts, NULL)) != -1) {
+		switch (o) {
+		case 'c': ctl = optarg; break;
+		case 'z': size = (uint32_t)atoi(optarg); break;
+		case 's': seconds = atof(optarg); break;
+		case 'w': warmup = atof(optarg); break;
+		case 'n': subject = optarg; break;
+		default: return 2;
+		}
+	}
+	fd = open_ctl(ctl);
+	if (fd < 0) {
+		fprintf(stderr, "gnstat: cannot reach ghostnicd at %s: %s\n", ctl,
+			strerror(-fd));
+		return 1;
+	}
+	bench_signals();
+	fprintf(stderr, "ready\n");
+	bench_window_init(&win, warmup, seconds);
+	err = measure(fd, &win, &res, &lost);
+	if (err) {
+		fprintf(stderr, "gnstat: %s: %s\n", ctl, strerror(-err));
+		goto close;
+	}
+	res.frame_bytes = res.packets * size;
+	bench_print(subject, &win, &res, NULL);
+	fprintf(stderr, "lost in the kernel's rings: %llu\n", (unsigned long long)lost);
+close:
+	close(fd);
+	return err ? 1 : 0;
+}
