@@ -3,7 +3,7 @@
 #
 # Run every test. Called by `make test`; needs root and the packages of packages.txt.
 #
-#	B=build tests/run.sh [GROUP...]		GROUP: build unit asan tsan xdp netns fuzz
+#	B=build tests/run.sh [GROUP...]		GROUP: build unit asan tsan xdp netns vm fuzz
 #						misc; default all
 #
 # One line per program, a log of each in $B/test/, the tail of it on failure. The last
@@ -158,6 +158,18 @@ group_netns()
 	done
 }
 
+group_vm()
+{
+	local t name
+	for t in tests/vm/*.sh; do
+		name=${t##*/}
+		case $name in
+		lib.sh | mkinitrd.sh) ;;
+		*) cases "vm/${name%.sh}" 300 bash "$t" ;;
+		esac
+	done
+}
+
 # The sanitizers of Debian 12 need the address layout of older kernels; see tests.mk.
 NORANDOM=()
 setarch -R true 2>/dev/null && NORANDOM=(setarch -R)
@@ -254,7 +266,7 @@ group_misc()
 [ "$(id -u)" = 0 ] || { echo "run.sh: needs root: sudo make test" >&2; exit 1; }
 rm -rf "$LOGS"
 mkdir -p "$LOGS"
-[ $# -gt 0 ] || set -- build unit asan tsan xdp netns fuzz misc
+[ $# -gt 0 ] || set -- build unit asan tsan xdp netns vm fuzz misc
 for group; do
 	echo "$group"
 	"group_$group"

@@ -6,7 +6,7 @@
 # ---- packages, demonstration, the gate -------------------------------------
 # A sub-make builds after the packages are there: this one has already asked pkg-config.
 deps: ## install the missing packages of packages.txt (root)
-	$(Q)sh tests/deps.sh build demo test
+	$(Q)sh tests/deps.sh build demo test vm
 deps-lint: ; $(Q)sh tests/deps.sh build test lint
 deps-bench: ; $(Q)sh tests/deps.sh build demo test bench
 
@@ -16,7 +16,7 @@ demo: ## show it working, in namespaces of its own (root)
 	$(Q)GN_BIN=$(abspath $(B)) bash tests/demo.sh
 
 test: ## every test; last line "N passed, N failed, N skipped" (root)
-	$(Q)sh tests/deps.sh build demo test
+	$(Q)sh tests/deps.sh build demo test vm
 	$(Q)B=$(abspath $(B)) bash tests/run.sh
 
 # ---- what the network tests load ---------------------------------------------
@@ -67,7 +67,7 @@ fuzz-regress: fuzz-regress-build ## run every fuzz target once over its seeds
 # ---- static analysis, format -----------------------------------------------------
 C_FILES   := $(wildcard user/*/*.[ch] loader/*.[ch] tests/*/*.[ch] bpf/*.[ch])
 LINT_SRC  := $(LIB_SRC) $(wildcard user/daemon/*.c) $(LOADER_SRC)
-SH_FILES  := $(wildcard tests/*.sh tests/*/*.sh) .ci/run
+SH_FILES  := $(wildcard tests/*.sh tests/*/*.sh tests/*/*/*.sh) .ci/run
 
 compile_commands.json: deps-lint ## for editors and clang-tidy
 	$(call say,BEAR,$@)rm -rf $@ $(B)/lint && \
