@@ -5,7 +5,12 @@
  * gso_finish() makes a chain of segments one GSO frame (wire → instance);
  * gso_segment() does the reverse (instance → wire). virtio 1.2, section 5.1.6;
  * include/linux/virtio_net.h in the kernel is the other side's reading of it.
- * gso_segment(gso_finish(x)) == x for every stream that aggregation merges.
+ * gso_segment(gso_finish(x)) == x for every stream that aggregation merges, but for
+ * the IPv4 identification where it was the same in every segment (mbuf.id_step 0): the
+ * virtio-net header cannot say so, and segments get rising ones, as from any host
+ * (RFC 6864: with DF it means nothing).
+ *
+ * Fields of struct virtio_net_hdr_v1 are little-endian here, as virtio 1 has them.
  *
  * No I/O, no allocation; any thread.
  */
@@ -30,6 +35,14 @@
  *		TCP flags, L4 checksum (pseudo-header sum, or, carried, the full one)
  * @vh:		filled: flags, gso_type, gso_size, hdr_len, csum_start,
  *		csum_offset; num_buffers 1
+ *
+ * What the checksum says, by @head->flags: VERIFIED, DATA_VALID or, merged, NEEDS_CSUM
+ * over a pseudo-header sum; PARTIAL, NEEDS_CSUM; neither, nothing: the field holds a
+ * full checksum which is right exactly if every segment's was, and the receiver checks.
+ * UDP without checksum (GN_F_CSUM_NONE) has no such form and must come with nsegs 1.
+ *
+ * The kernel takes UDP_L4 only with NEEDS_CSUM: carried UDP segments must come with
+ * nsegs 1 too if a TAP is their port.
  */
 void gso_finish(struct mbuf_pool *p, struct mbuf *head,
 		struct virtio_net_hdr_v1 *vh);
@@ -60,10 +73,23 @@ struct gso_sink {
  * @vlan:	tag to insert after the MAC addresses (802.1Q TCI), 0: none
  * @sink:	gets the frames, in order, each complete when the next is asked for
  *
+ * Trusted in @f->vh: nothing. Header lengths are found by parsing; hdr_len is ignored. A
+ * GSO frame without NEEDS_CSUM is cut only if its checksum is right, so that corruption
+ * never leaves with a fresh checksum. On -EINVAL and -EMSGSIZE the sink was not asked.
+ *
  * Return: number of frames, -EINVAL: header and bytes contradict each other,
  * -EMSGSIZE: a lone frame or a segment is longer than @mtu_frame, -ENOBUFS: the sink ran dry
  */
 int gso_segment(const struct gso_frame *f, uint32_t mtu_frame, uint16_t vlan,
 		struct gso_sink *sink);
+
+/**
+ * gso_pseudo_sum() - pseudo-header sum (RFC 9293 3.1, RFC 8200 8.1), not inverted
+ * @l3:		IPv4 or IPv6 header
+ * @ipv6:	which of the two
+ * @proto:	IPPROTO_TCP or IPPROTO_UDP
+ * @l4_len:	bytes from the L4 header to the end of the payload
+ */
+uint16_t gso_pseudo_sum(const uint8_t *l3, bool ipv6, uint8_t proto, uint32_t l4_len);
 
 #endif
