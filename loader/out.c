@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * out: messages, JSON and tables of the commands. See out.h.
+ */
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "out.h"
+
+static bool as_json;
+static json_t *notes;
+
+void out_init(bool json)
+{
+	as_json = json;
+	json_decref(notes);
+	notes = json_array();
+}
+
+void out_error(const char *fmt, ...)
+{
+	char msg[1024];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(msg, sizeof(msg), fmt, ap);
+	va_end(ap);
+	if (!as_json) {
+		fprintf(stderr, "ghostnic: %s\n", msg);
+		return;
+	}
+	out_json(json_pack("{s:b, s:s%}", "ok", 0, "error", msg, strlen(msg)));
+}
+
+void out_note(const char *fmt, ...)
+{
+	char msg[1024];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(msg, sizeof(msg), fmt, ap);
+	va_end(ap);
+	if (as_json)
+		json_array_append_new(notes, json_string(msg));
+	else
+		fprintf(stderr, "ghostnic: note: %s\n", msg);
+}
+
+void out_json(json_t *obj)
+{
+	json_t *o = json_object();
+
+	if (!json_object_get(obj, "ok"))
+		json_object_set_new(o, "ok", json_true());
+	json_object_update(o, obj);
+	if (json_array_size(notes))
+		json_object_set(o, "notes", notes);
+	if (json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(12)))
+		fprintf(stderr, "ghostnic: cannot print the result\n");
+	putchar('\n');
+	fflush(stdout);
+	json_array_clear(notes);
+	json_decref(o);
+	json_decref(obj);
+}
+
+void table_init(struct table *t, const char *const *title, const char *align)
+{
+	*t = (struct table){
+		.ncols = (unsigned int)strlen(align),
+		.title = title,
+		.align = align,
+	};
+}
+
+void table_row(struct table *t, const char *fmt, ...)
+{
+	char line[1024], *p = line, *tab;
+	unsigned int i;
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	if (t->nrows == t->room) {
+		unsigned int want = t->room ? 2 * t->room : 16;
+		char **c = realloc(t->cell, (size_t)want * t->ncols * sizeof(*c));
+
+		if (!c)
+			return;
+		t->cell = c;
+		t->room = want;
+	}
+	for (i = 0; i < t->ncols; i++) {
+		tab = i + 1 < t->ncols ? strchr(p, '\t') : NULL;
+		if (tab)
+			*tab = '\0';
+		t->cell[t->nrows * t->ncols + i] = clean_text(strdup(p));
+		p = tab ? tab + 1 : p + strlen(p);
+	}
+	t->nrows++;
+}
+
+static void print_cells(FILE *f, const struct table *t, const char *const *cell,
+			const int *width)
+{
+	unsigned int i;
+
+	for (i = 0; i < t->ncols; i++) {
+		const char *s = cell[i] ? cell[i] : "";
+		bool last = i + 1 == t->ncols;
+
+		if (t->align[i] == '>')
+			fprintf(f, "%*s", width[i], s);
+		else
+			fprintf(f, "%-*s", last ? 0 : width[i], s);
+		fputs(last ? "\n" : "  ", f);
+	}
+}
+
+void table_print(struct table *t, FILE *f)
+{
+	int width[TABLE_MAX_COLS] = { 0 };
+	unsigned int i, r;
+
+	for (i = 0; i < t->ncols; i++) {
+		width[i] = (int)strlen(t->title[i]);
+		for (r = 0; r < t->nrows; r++) {
+			const char *s = t->cell[r * t->ncols + i];
+			int len = s ? (int)strlen(s) : 0;
+
+			if (len > width[i])
+				width[i] = len;
+		}
+	}
+	if (t->nrows)
+		print_cells(f, t, t->title, width);
+	for (r = 0; r < t->nrows; r++)
+		print_cells(f, t, (const char *const *)t->cell + r * t->ncols, width);
+	for (r = 0; r < t->nrows * t->ncols; r++)
+		free(t->cell[r]);
+	free(t->cell);
+	t->cell = NULL;
+	t->nrows = t->room = 0;
+}
+
+const char *fmt_si(double v, char buf[FMT_MAX])
+{
+	static const char unit[] = " kMGTPE";
+	unsigned int u = 0;
+
+	while (v >= 999.5 && u + 2 < sizeof(unit)) {
+		v /= 1000;
+		u++;
+	}
+	if (u == 0)
+		snprintf(buf, FMT_MAX, "%.0f", v);
+	else
+		snprintf(buf, FMT_MAX, "%.*f%c", v < 9.995 ? 2 : v < 99.95 ? 1 : 0, v,
+			 unit[u]);
+	return buf;
+}
+
+char *clean_text(char *s)
+{
+	unsigned char *p;
+
+	for (p = (unsigned char *)s; p && *p; p++)
+		if (*p < 0x20 || *p == 0x7f)
+			*p = '?';
+	return s;
+}

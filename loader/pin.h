@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * pin: BPFFS/ghostnic/IF, the directory of one interface's pins.
+ *
+ * Besides the program's maps it holds "state", an array map of our own with
+ * one struct pin_state: what attach changed on the interface. A pinned map and
+ * not a file in /run, because it then lives exactly as long as the pins it
+ * belongs to, in the same bpffs when namespaces have one each, and is gone after a
+ * reboot, as the changes are.
+ *
+ * Order, so that a crash at any point leaves something that a later call
+ * recognises: attach pins "state" first, then changes the interface, then pins the
+ * maps, then attaches. Pins whose maps the program on the interface does not use
+ * are stale. Removal goes backwards, "state" last.
+ */
+#ifndef GN_LOADER_PIN_H
+#define GN_LOADER_PIN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "../user/lib/bpffs.h"
+
+#define PIN_STATE	"state"
+#define PIN_STATE_ABI	1
+
+struct pin_state {
+	uint32_t abi;		/* PIN_STATE_ABI */
+	uint32_t ifindex;
+	uint64_t netns;		/* link_netns() */
+	uint32_t features_off;	/* mask of enum link_feature that attach switched off */
+	uint32_t pad;
+};
+
+/* Which maps are pinned, by kernel identifier; 0: not pinned. */
+struct pin_ids {
+	uint32_t xsks, instances, counters, config;
+};
+
+/**
+ * pin_lock() - one attach or detach at a time on this bpffs
+ * @bpffs:	directory
+ * @fd:		set on success; close() unlocks, as does death
+ *
+ * Return: 0, -errno
+ */
+int pin_lock(const char *bpffs, int *fd);
+
+/** pin_exists() - is there a directory for @ifname, also an empty one? */
+bool pin_exists(const char *bpffs, const char *ifname);
+
+/** pin_create() - make the directory and pin @st. Return: 0, -EEXIST, -errno */
+int pin_create(const char *bpffs, const char *ifname, const struct pin_state *st);
+
+/** pin_read_state() - Return: 0, -ENOENT, -EPROTO (another version's), -errno */
+int pin_read_state(const char *bpffs, const char *ifname, struct pin_state *st);
+
+/** pin_open() - descriptor of a pinned map. Return: fd, -ENOENT, -errno */
+int pin_open(const char *bpffs, const char *ifname, const char *map);
+
+/** pin_read_ids() - never fails: what cannot be opened counts as not pinned */
+void pin_read_ids(const char *bpffs, const char *ifname, struct pin_ids *ids);
+
+/** pin_complete() - all four maps are pinned */
+bool pin_complete(const struct pin_ids *ids);
+
+/** pin_remove() - unlink everything; nothing there is success. Return: 0, -errno */
+int pin_remove(const char *bpffs, const char *ifname);
+
+/**
+ * pin_list() - names of the interfaces that have pins
+ * @names:	set to a NULL-terminated array, sorted; pin_list_free() frees it
+ *
+ * Return: number of names, -ENOMEM
+ */
+int pin_list(const char *bpffs, char ***names);
+void pin_list_free(char **names);
+
+#endif

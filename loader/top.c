@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * top: rates and drop reasons from two snapshots. See top.h.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "out.h"
+#include "snapshot.h"
+#include "top.h"
+
+/* Counters of packets that did not reach whom they were for. An owner matches by
+ * its first word and its last, so that queues and instances need no names here. */
+static const struct {
+	const char *first, *last;	/* of sample.owner; last "": any */
+	const char *name, *reason;
+} drop[] = {
+	{ "xdp", "", "pass_no_socket", "no daemon on the queue; the host got them" },
+	{ "xdp", "", "pass_oversize", "longer than the MTU; the host got them" },
+	{ "xdp", "", "drop_meta", "no room for metadata in the driver's buffer" },
+	{ "queue", "kernel", "rx_dropped", "kernel: frame does not fit a chunk" },
+	{ "queue", "kernel", "rx_ring_full", "receive ring full: worker too slow" },
+	{ "queue", "kernel", "rx_fill_ring_empty", "fill ring empty: out of chunks" },
+	{ "queue", "kernel", "rx_invalid", "kernel: invalid descriptor in the fill ring" },
+	{ "queue", "kernel", "tx_invalid", "kernel: invalid descriptor to send" },
+	{ "queue", "worker", "rx_bad_meta", "no valid metadata" },
+	{ "queue", "worker", "rx_bad_bounds", "metadata contradicts the length" },
+	{ "queue", "worker", "rx_no_instance", "instance was removed" },
+	{ "queue", "worker", "rx_truncated", "buffers of a frame missing" },
+	{ "queue", "worker", "flood_lost", "broadcast lost: socket full" },
+	{ "queue", "xsk", "tx_full", "transmit ring full or no chunk" },
+	{ "instance", "", "rx_dropped", "instance too slow to read" },
+	{ "instance", "", "tx_dropped", "no transmit chunk" },
+	{ "instance", "", "tx_bad", "malformed, too long, or foreign address" },
+};
+
+static const char *drop_reason(const struct sample *s)
+{
+	const char *last = strrchr(s->owner, ' ');
+	size_t i, first = strcspn(s->owner, " ");
+
+	last = last ? last + 1 : "";
+	for (i = 0; i < sizeof(drop) / sizeof(drop[0]); i++)
+		if (!strcmp(drop[i].name, s->name) && strlen(drop[i].first) == first &&
+		    !strncmp(drop[i].first, s->owner, first) &&
+		    (!*drop[i].last || !strcmp(drop[i].last, last)))
+			return drop[i].reason;
+	return NULL;
+}
+
+struct walk {
+	const json_t *before;
+	double seconds;
+	json_t *drops;
+};
+
+static void add_drop(const struct sample *s, void *arg)
+{
+	struct walk *w = arg;
+	const char *why = drop_reason(s);
+	char where[192];
+
+	if (!why || !s->value)
+		return;
+	snprintf(where, sizeof(where), "%s %s", s->iface, s->owner);
+	json_array_append_new(w->drops, json_pack(
+		"{s:s, s:s, s:s, s:f, s:I}", "where", where, "counter", s->name, "reason",
+		why, "per_s", snapshot_rate(snapshot_value(w->before, s, 0), s->value,
+					    w->seconds),
+		"total", (json_int_t)s->value));
+}
+
+/* Growth of one counter of one owner between the snapshots. */
+static double grown(const json_t *before, const json_t *now, const char *iface,
+		    const char *owner, const char *name)
+{
+	struct sample s = { .iface = iface, .owner = owner, .name = name };
+
+	return snapshot_rate(snapshot_value(before, &s, 0), snapshot_value(now, &s, 0), 1);
+}
+
+static json_t *one_instance(const json_t *before, const json_t *now, double dt,
+			    const char *iface, const char *name)
+{
+	char owner[128];
+	double rx, frames;
+
+	snprintf(owner, sizeof(owner), "instance %s", name);
+	rx = grown(before, now, iface, owner, "rx_packets");
+	frames = grown(before, now, iface, owner, "rx_frames");
+	return json_pack(
+		"{s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f}", "name", name, "interface", iface,
+		"rx_pps", rx / dt,
+		"rx_gbps", grown(before, now, iface, owner, "rx_bytes") * 8 / 1e9 / dt,
+		"packets_per_super", frames > 0 ? rx / frames : 0.0,
+		"tx_pps", grown(before, now, iface, owner, "tx_wire") / dt,
+		"tx_gbps", grown(before, now, iface, owner, "tx_bytes") * 8 / 1e9 / dt,
+		"drops_per_s", (grown(before, now, iface, owner, "rx_dropped") +
+				grown(before, now, iface, owner, "tx_dropped") +
+				grown(before, now, iface, owner, "tx_bad")) / dt);
+}
+
+static json_t *one_iface(const json_t *before, const json_t *now, double dt,
+			 const char *name, size_t queues)
+{
+	double seen = grown(before, now, name, "xdp", "rx");
+	double redirect = grown(before, now, name, "xdp", "redirect");
+	double lost = grown(before, now, name, "xdp", "drop_meta");
+	double host = seen > redirect + lost ? seen - redirect - lost : 0;
+
+	return json_pack("{s:s, s:f, s:f, s:f, s:i}", "name", name, "seen_pps", seen / dt,
+			 "redirect_pps", redirect / dt, "host_pps", host / dt, "queues",
+			 (int)queues);
+}
+
+json_t *top_compute(const json_t *before, const json_t *now)
+{
+	json_t *instances = json_array(), *ifaces = json_array(), *i, *in, *d;
+	struct walk w = {
+		.before = before,
+		.seconds = snapshot_seconds(before, now),
+		.drops = json_array(),
+	};
+	size_t k, n;
+
+	json_array_foreach(json_object_get(now, "interfaces"), k, i) {
+		const char *name = json_string_value(json_object_get(i, "name"));
+
+		if (!name)
+			continue;
+		json_array_append_new(ifaces, one_iface(
+			before, now, w.seconds, name,
+			json_array_size(json_object_get(i, "queues"))));
+		json_array_foreach(json_object_get(i, "instances"), n, in) {
+			const char *id = json_string_value(json_object_get(in, "name"));
+
+			if (id)
+				json_array_append_new(instances, one_instance(
+					before, now, w.seconds, name, id));
+		}
+	}
+	snapshot_each(now, add_drop, &w);
+	d = json_object_get(now, "daemon");
+	return json_pack("{s:f, s:O, s:o, s:o, s:o}", "interval_s", w.seconds, "daemon",
+			 d ? d : json_null(), "instances", instances, "interfaces", ifaces,
+			 "drops", w.drops);
+}
+
+static double num(const json_t *o, const char *key)
+{
+	return json_number_value(json_object_get(o, key));
+}
+
+static const char *str(const json_t *o, const char *key)
+{
+	const char *s = json_string_value(json_object_get(o, key));
+
+	return s ? s : "";
+}
+
+static void render_instances(const json_t *list, FILE *f)
+{
+	static const char *const title[] = { "INSTANCE", "INTERFACE", "RX PKT/S", "RX GBIT/S",
+					     "PKT/SUPER", "TX PKT/S", "TX GBIT/S", "DROPS/S" };
+	char rx[FMT_MAX], tx[FMT_MAX], dr[FMT_MAX];
+	struct table t;
+	size_t k;
+	json_t *i;
+
+	table_init(&t, title, "<<>>>>>>");
+	json_array_foreach(list, k, i)
+		table_row(&t, "%s\t%s\t%s\t%.3f\t%.1f\t%s\t%.3f\t%s", str(i, "name"),
+			  str(i, "interface"), fmt_si(num(i, "rx_pps"), rx),
+			  num(i, "rx_gbps"), num(i, "packets_per_super"),
+			  fmt_si(num(i, "tx_pps"), tx), num(i, "tx_gbps"),
+			  fmt_si(num(i, "drops_per_s"), dr));
+	if (!t.nrows)
+		fputs("no instances\n", f);
+	table_print(&t, f);
+}
+
+void top_render(const json_t *r, FILE *f)
+{
+	static const char *const if_title[] = { "INTERFACE", "QUEUES", "SEEN/S",
+						"TO INSTANCES/S", "TO HOST/S" };
+	static const char *const drop_title[] = { "DROPS", "REASON", "PER SECOND", "TOTAL" };
+	const json_t *d = json_object_get(r, "daemon");
+	char a[FMT_MAX], b[FMT_MAX], c[FMT_MAX];
+	struct table t;
+	size_t k;
+	json_t *i;
+
+	if (json_is_object(d))
+		fprintf(f, "ghostnicd %s, up %.0f s\n\n", str(d, "version"),
+			num(d, "uptime_s"));
+	else
+		fputs("no daemon\n\n", f);
+	render_instances(json_object_get(r, "instances"), f);
+	fputc('\n', f);
+	table_init(&t, if_title, "<>>>>");
+	json_array_foreach(json_object_get(r, "interfaces"), k, i)
+		table_row(&t, "%s\t%.0f\t%s\t%s\t%s", str(i, "name"), num(i, "queues"),
+			  fmt_si(num(i, "seen_pps"), a), fmt_si(num(i, "redirect_pps"), b),
+			  fmt_si(num(i, "host_pps"), c));
+	table_print(&t, f);
+	fputc('\n', f);
+	table_init(&t, drop_title, "<<>>");
+	json_array_foreach(json_object_get(r, "drops"), k, i)
+		table_row(&t, "%s\t%s\t%s\t%s", str(i, "where"), str(i, "reason"),
+			  fmt_si(num(i, "per_s"), a), fmt_si(num(i, "total"), b));
+	if (!t.nrows)
+		fputs("no drops\n", f);
+	table_print(&t, f);
+}
