@@ -25,7 +25,7 @@
 #include "ctl.h"
 #include "../lib/log.h"
 
-#define STALL_MS	5000
+#define STALL_MS	2000
 #define LOCK_MS		2000	/* another daemon's start holds the lock for less */
 #define SOCKET_MODE	0600
 #define DIR_MODE	0755
