@@ -50,8 +50,10 @@ enum gn_class {
 
 /*
  * Written by XDP in front of every frame redirected to AF_XDP; all fields in
- * host byte order but payload_sum. In class ALONE only magic, instance, class
- * and flow are always set; flow is 0 when the frame belongs to no TCP or UDP flow.
+ * host byte order but payload_sum. In class ALONE magic, instance, class and
+ * flow are always set and key is 0; the rest is set when all headers were parsed
+ * (l4_len is not 0) and 0 otherwise. flow is 0 when the frame belongs to no TCP or
+ * UDP flow, or to one that it does not show (a fragment that is not the first).
  */
 struct gn_meta {
 	__u16 magic;		/* GN_META_MAGIC or GN_META_MAGIC_INBAND */
@@ -102,8 +104,8 @@ struct gn_config {
 #define GN_CONFIG_INBAND	(1U << 0)	/* never use the metadata area */
 
 /*
- * Outcomes, one per-CPU counter each in map "counters": X(name, meaning).
- * Every frame that enters the program counts in RX and in exactly one of the
+ * Outcomes: X(name, meaning). Map "counters" is a per-CPU array with one entry,
+ * struct gn_counters, so that the program looks it up once per frame. Every frame that enters the program counts in RX and in exactly one of the
  * outcomes below it, up to and including DROP_META; the rest are details.
  */
 #define GN_COUNTERS(X)							\
@@ -113,15 +115,15 @@ struct gn_config {
 	X(PASS_MULTICAST, "pass_multicast", "broadcast and multicast, to the host and by it to the instances") \
 	X(PASS_NO_SOCKET, "pass_no_socket", "instance frames given to the host: no AF_XDP socket on the queue") \
 	X(PASS_OVERSIZE, "pass_oversize", "instance frames given to the host: longer than the MTU") \
-	X(PASS_MALFORMED, "pass_malformed", "frames given to the host: shorter than an Ethernet header") \
+	X(PASS_MALFORMED, "pass_malformed", "frames given to the host: shorter than an Ethernet header with its VLAN tag") \
 	X(DROP_META, "drop_meta", "instance frames dropped: no room for metadata, not even in the frame") \
 	X(REDIRECT_BYTES, "redirect_bytes", "bytes handed to AF_XDP")	\
 	X(ALONE, "alone", "redirected frames that never merge")		\
 	X(ALONE_MALFORMED, "alone_malformed", "of these: truncated or inconsistent IP, TCP or UDP header") \
 	X(ALONE_FRAGMENT, "alone_fragment", "of these: IP fragments")	\
-	X(ALONE_IP_OPTIONS, "alone_ip_options", "of these: IPv4 options or long IPv6 extension headers") \
+	X(ALONE_IP_OPTIONS, "alone_ip_options", "of these: IPv4 options, or IPv6 extension headers that are long or change an address") \
 	X(ALONE_IP_CSUM, "alone_ip_csum", "of these: bad IPv4 header checksum") \
-	X(ALONE_TCP_FLAGS, "alone_tcp_flags", "of these: SYN, RST, URG")	\
+	X(ALONE_TCP_FLAGS, "alone_tcp_flags", "of these: SYN, RST, URG, or CWR with PSH or FIN")	\
 	X(ALONE_TCP_EMPTY, "alone_tcp_empty", "of these: TCP without payload") \
 	X(INBAND, "inband", "redirected frames with metadata inside the frame")
 
@@ -130,6 +132,11 @@ enum gn_counter {
 	GN_COUNTERS(GN_COUNTER_ENUM)
 #undef GN_COUNTER_ENUM
 	GN_CNT_MAX
+};
+
+/* Value of map "counters", indexed by enum gn_counter. */
+struct gn_counters {
+	__u64 v[GN_CNT_MAX];
 };
 
 _Static_assert(sizeof(struct gn_meta) == GN_META_SIZE, "gn_meta ABI");

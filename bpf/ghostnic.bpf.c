@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
+/*
+ * The "NIC": parse each frame once, say what it is, hand it to AF_XDP.
+ *
+ * A frame whose VLAN and destination MAC address belong to an instance gets struct
+ * gn_meta in front of it and goes to the AF_XDP socket of its queue, where ghostnicd
+ * aggregates by the metadata alone. Every other frame goes to the kernel as it came, and so
+ * does an instance's as long as there is no socket. What the fields mean is in
+ * offload_shared.h; parse.h reads headers, ident.h makes the identifiers, maps.h has
+ * the maps.
+ *
+ * Runs in the driver's receive loop, on the CPU of the queue. Loaded by libxdp, beside
+ * other programs; loadable with CAP_BPF and CAP_NET_ADMIN (no pointer is ever made a
+ * number) and by kernels from 6.1 on.
+ */
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <xdp/xdp_helpers.h>
+
+#include "offload_shared.h"
+#include "maps.h"
+#include "parse.h"
+#include "ident.h"
+
+/* libxdp's dispatcher: order among the programs, and which verdict lets the next one run. */
+struct {
+	__uint(priority, 50);
+	__uint(XDP_PASS, 1);
+} XDP_RUN_CONFIG(ghostnic);
+
+/* The instance that a frame is for, or NULL. */
+static __always_inline const struct gn_instance *find_instance(const struct frame *f)
+{
+	union {
+		struct gn_instance_key key;
+		struct {
+			__u32 mac0;
+			__u16 mac4;
+			__be16 vlan;
+		};
+	} k;
+
+	k.mac0 = LOAD32(f->data);
+	k.mac4 = LOAD16(f->data + 4);
+	k.vlan = f->vlan;
+	return bpf_map_lookup_elem(&instances, &k.key);
+}
+
+/* What a segment may do to its flow's chain (rules 1 to 3 of GRO). May set f->why. */
+static __always_inline enum gn_class classify(struct frame *f, const struct gn_instance *in)
+{
+	__u16 takes = GN_INSTANCE_USO;
+
+	if (f->flags & GN_F_TCP) {
+		takes = f->ipv6 ? GN_INSTANCE_TSO6 : GN_INSTANCE_TSO4;
+		if (f->tcp_flags & (TCP_SYN | TCP_RST | TCP_URG) ||
+		    (f->tcp_flags & TCP_CWR && f->tcp_flags & (TCP_PSH | TCP_FIN))) {
+			if (!f->why)
+				f->why = GN_CNT_ALONE_TCP_FLAGS;
+		} else if (f->l4_total == f->l4_len) {
+			if (!f->why)
+				f->why = GN_CNT_ALONE_TCP_EMPTY;
+		}
+	}
+	if (f->why || f->l4_total == f->l4_len || !(in->flags & takes))
+		return GN_CLASS_ALONE;
+	if (f->flags & GN_F_CWR)
+		return GN_CLASS_START;
+	if (f->flags & (GN_F_PSH | GN_F_FIN))
+		return GN_CLASS_CLOSE;
+	return GN_CLASS_CONTINUE;
+}
+
+/* Parse @f and fill @m, all but the magic. */
+static __always_inline void describe(struct frame *f, struct ident *id,
+				     const struct gn_config *conf,
+				     const struct gn_instance *in, struct gn_meta *m)
+{
+	enum parsed got;
+
+	__builtin_memset(m, 0, sizeof(*m));
+	m->instance = in->id;
+	m->class = GN_CLASS_ALONE;
+	got = parse_l3(f, id);
+	if (got == PARSED_NOTHING)
+		return;
+	if (got == PARSED_ALL) {
+		m->seq = f->seq;
+		m->ip_id = f->ip_id;
+		m->payload_len = f->l4_total - f->l4_len;
+		m->payload_sum = f->payload_sum;
+		m->flags = f->flags;
+		m->l3_off = f->l3_off;
+		m->l4_off = f->l4_off;
+		m->l4_len = f->l4_len;
+		m->class = classify(f, in);
+	}
+	id->tuple[0] |= (__u64)in->id << 32 | (__u64)f->proto << 48 | (__u64)f->ipv6 << 56;
+	id->fixed[0] = LOAD64(f->data);
+	id->fixed[2] |= (__u64)((f->flags & (GN_F_CSUM_PARTIAL | GN_F_CSUM_NONE)) >> 3) << 56;
+	ident_hash(id, conf, m->class != GN_CLASS_ALONE);
+	m->flow = id->flow;
+	if (m->class != GN_CLASS_ALONE)
+		m->key = id->key;
+}
+
+/*
+ * Metadata area: the GN_META_SIZE bytes that end where the frame begins.
+ *
+ * Return: false if the driver has none or a program before us put something
+ * there (its reader knows it by its place); nothing changed then
+ */
+static __always_inline bool put_meta(struct xdp_md *ctx, struct gn_meta *m)
+{
+	void *data = (void *)(long)ctx->data;
+	struct gn_meta *dst = (void *)(long)ctx->data_meta;
+
+	if ((void *)dst + 1 <= data || bpf_xdp_adjust_meta(ctx, -GN_META_SIZE))
+		return false;
+	data = (void *)(long)ctx->data;
+	dst = (void *)(long)ctx->data_meta;
+	if ((void *)(dst + 1) > data)
+		return false;
+	m->magic = GN_META_MAGIC;
+	*dst = *m;
+	return true;
+}
+
+/* The same as the first bytes of the frame. Return: false if there is no headroom either */
+static __always_inline bool put_inband(struct xdp_md *ctx, struct gn_meta *m)
+{
+	struct gn_meta *dst;
+
+	if (bpf_xdp_adjust_head(ctx, -GN_META_SIZE))
+		return false;
+	dst = (void *)(long)ctx->data;
+	if ((void *)(dst + 1) > (void *)(long)ctx->data_end)
+		return false;
+	m->magic = GN_META_MAGIC_INBAND;
+	*dst = *m;
+	return true;
+}
+
+SEC("xdp.frags")
+int ghostnic(struct xdp_md *ctx)
+{
+	struct frame f = {
+		.data = (void *)(long)ctx->data,
+		.end = (void *)(long)ctx->data_end,
+	};
+	const struct gn_instance *in;
+	const struct gn_config *conf;
+	struct gn_counters *cnt;
+	struct ident *id;
+	struct gn_meta m;
+	__u32 zero = 0;
+
+	cnt = bpf_map_lookup_elem(&counters, &zero);
+	if (!cnt)
+		return XDP_PASS;
+	count(cnt, GN_CNT_RX);
+
+	/* Whose is it? The host's frames leave here, after one lookup. */
+	if (f.data + ETH_HLEN > f.end) {
+		count(cnt, GN_CNT_PASS_MALFORMED);
+		return XDP_PASS;
+	}
+	if (LOAD8(f.data) & 1) {
+		count(cnt, GN_CNT_PASS_MULTICAST);
+		return XDP_PASS;
+	}
+	if (!parse_tags(&f)) {
+		count(cnt, GN_CNT_PASS_MALFORMED);
+		return XDP_PASS;
+	}
+	in = find_instance(&f);
+	if (!in) {
+		count(cnt, GN_CNT_PASS_OTHER);
+		return XDP_PASS;
+	}
+
+	/* Can AF_XDP take it? Asked before anything is changed, so that there is nothing
+	 * to undo for the host: bpf_redirect_map() only notes a target, and returns its
+	 * flags when the queue has none. */
+	conf = bpf_map_lookup_elem(&config, &zero);
+	id = bpf_map_lookup_elem(&scratch, &zero);
+	if (!conf || !id)
+		return XDP_PASS;
+	f.len = bpf_xdp_get_buff_len(ctx);
+	if (f.len > conf->max_frame) {
+		count(cnt, GN_CNT_PASS_OVERSIZE);
+		return XDP_PASS;
+	}
+	if (bpf_redirect_map(&xsks, ctx->rx_queue_index, XDP_PASS) != XDP_REDIRECT) {
+		count(cnt, GN_CNT_PASS_NO_SOCKET);
+		return XDP_PASS;
+	}
+
+	/* What is it? */
+	describe(&f, id, conf, in, &m);
+
+	/* Say so in front of it. */
+	if (conf->flags & GN_CONFIG_INBAND || !put_meta(ctx, &m)) {
+		if (!put_inband(ctx, &m)) {
+			count(cnt, GN_CNT_DROP_META);
+			return XDP_DROP;
+		}
+		count(cnt, GN_CNT_INBAND);
+	}
+	count(cnt, GN_CNT_REDIRECT);
+	cnt->v[GN_CNT_REDIRECT_BYTES] += f.len;
+	if (m.class == GN_CLASS_ALONE) {
+		count(cnt, GN_CNT_ALONE);
+		if (f.why != GN_CNT_RX && f.why < GN_CNT_MAX)
+			count(cnt, f.why);
+	}
+	return XDP_REDIRECT;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * The maps of the program. `ghostnic attach` creates and pins them; the daemon
+ * fills "instances" and "xsks"; only this program writes "counters".
+ */
+#ifndef GN_MAPS_H
+#define GN_MAPS_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "ident.h"
+#include "offload_shared.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, GN_MAX_INSTANCES);
+	__type(key, struct gn_instance_key);
+	__type(value, struct gn_instance);
+} instances SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, GN_MAX_QUEUES);
+	__type(key, __u32);
+	__type(value, __u32);
+} xsks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct gn_counters);
+} counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct gn_config);
+} config SEC(".maps");
+
+/* Working memory of one frame: too much to clear on the stack each time. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct ident);
+} scratch SEC(".maps");
+
+static __always_inline void count(struct gn_counters *c, enum gn_counter which)
+{
+	c->v[which]++;
+}
+
+#endif
