@@ -177,7 +177,7 @@ static int load_filter(void)
 	if (!err)
 		err = add_checked(f);
 	if (!err)
-		err = seccomp_load(f);	/* sets no_new_privs first */
+		err = seccomp_load(f);
 	seccomp_release(f);
 	return err;
 }
@@ -186,6 +186,8 @@ int sandbox_enter(void)
 {
 	int err = drop_caps();
 
+	if (!err && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		err = -errno;
 	if (err) {
 		log_err("cannot drop capabilities: %s", strerror(-err));
 		return err;
