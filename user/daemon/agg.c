@@ -186,6 +186,17 @@ static struct mbuf *trim(struct mbuf_pool *p, struct mbuf *m, uint32_t skip,
 	}
 }
 
+/* Ethernet padding is not payload. Headers stay, so @m stays the first buffer. */
+static void trim_padding(struct mbuf_pool *p, struct mbuf *m)
+{
+	uint32_t len = mbuf_hdr_len(m) + m->meta.payload_len;
+
+	if (m->total == len)
+		return;
+	m->total = len;
+	trim(p, m, 0, len);
+}
+
 /* Append @m's payload to @head. @m's meta is not valid afterwards. */
 static void join(struct agg *a, struct mbuf *head, struct mbuf *m)
 {
@@ -251,8 +262,11 @@ void agg_push(struct agg *a, struct mbuf *m, uint64_t now_ns, struct agg_out *ou
 	m->gso_size = meta->payload_len;
 	m->id_step = MBUF_STEP_ANY;
 	m->sum = meta->payload_sum;
-	if (meta->l4_len && meta->flags & GN_F_CSUM_PARTIAL && a->conf.trust_partial)
+	if (meta->l4_len && meta->flags & GN_F_CSUM_PARTIAL && a->conf.trust_partial) {
 		m->flags = MBUF_PARTIAL;
+		/* Who completes the checksum sums up to the frame's end. */
+		trim_padding(a->pool, m);
+	}
 	if (!meta->flow) {
 		emit(a, m, out);
 		return;
@@ -291,10 +305,7 @@ void agg_push(struct agg *a, struct mbuf *m, uint64_t now_ns, struct agg_out *ou
 		emit(a, m, out);
 		return;
 	}
-	if (m->total != mbuf_hdr_len(m) + meta->payload_len) {	/* Ethernet padding */
-		m->total = mbuf_hdr_len(m) + meta->payload_len;
-		m = trim(a->pool, m, 0, m->total);
-	}
+	trim_padding(a->pool, m);
 	open_chain(a, m, slot, now_ns, out);
 limit:
 	/* Two a packet keep pace: a chain has as many buffers as a packet, or more. */
