@@ -107,7 +107,7 @@ void model_parse(struct model_pkt *p, uint32_t len)
 	pseudo += l4_len;
 	pseudo = (pseudo & 0xffff) + (pseudo >> 16);
 	sum = words(pseudo, l4, l4_len);
-	p->no_csum = p->udp && !p->v6 && field == 0;
+	p->no_csum = p->udp && field == 0;
 	p->good = !p->no_csum && sum == 0xffff;
 	p->partial = !p->no_csum && field == pseudo;
 }
@@ -124,9 +124,11 @@ static bool ends_chain(const struct model_pkt *p)
 	return p->tcp && p->flags & (PSH | FIN);
 }
 
-/* May this packet be in any chain with another one? */
-static bool mergeable(const struct model_conf *c, const struct model_pkt *p)
+/* May this packet be in any chain with another one, as far as headers tell? */
+static bool suitable(const struct model_conf *c, const struct model_pkt *p)
 {
+	bool trusted = c->trust_partial && p->partial;
+
 	if (!p->tcp && !p->udp)
 		return false;
 	if (p->ip_opt)
@@ -137,10 +139,16 @@ static bool mergeable(const struct model_conf *c, const struct model_pkt *p)
 		return false;
 	if (p->no_csum)
 		return false;
+	/* A UDP super-packet needs NEEDS_CSUM, which no carried sum can give. */
+	return !(p->udp && c->carry && !trusted);
+}
+
+static bool mergeable(const struct model_conf *c, const struct model_pkt *p)
+{
+	if (!suitable(c, p))
+		return false;
 	if (c->trust_partial && p->partial)
 		return true;
-	if (p->udp && c->carry)			/* a UDP super-packet needs NEEDS_CSUM */
-		return false;
 	return c->carry || p->good;		/* carry: good or bad, the sum tells */
 }
 
@@ -257,20 +265,21 @@ static void drop_open(struct model *m, unsigned int i)
 
 void model_push(struct model *m, struct model_pkt *p, uint32_t len, uint64_t now)
 {
-	bool opens;
+	bool takes_slot;
 
 	model_parse(p, len);
 	assert(p->id < MODEL_MAX_PKTS);
 	m->leader[p->id] = p->id;
 	if (!p->flow)
 		return;
-	opens = model_may_head(&m->conf, p);
+	/* Payloads are read when a second segment comes, so a bad one takes a slot too. */
+	takes_slot = suitable(&m->conf, p) && !ends_chain(p);
 	for (unsigned int i = 0; i < m->nopen; i++) {
 		struct model_chain *ch = &m->open[i];
 
 		if (ch->head.flow % m->conf.nslots != p->flow % m->conf.nslots)
 			continue;
-		if (ch->head.flow != p->flow && !opens)
+		if (ch->head.flow != p->flow && !takes_slot)
 			return;			/* another flow's chain can stay */
 		if (ch->head.flow == p->flow && model_may_join(&m->conf, ch, p)) {
 			m->leader[p->id] = ch->head.id;
@@ -281,7 +290,7 @@ void model_push(struct model *m, struct model_pkt *p, uint32_t len, uint64_t now
 		drop_open(m, i);		/* leaves before the packet */
 		break;
 	}
-	if (opens) {
+	if (model_may_head(&m->conf, p)) {
 		assert(m->nopen < MODEL_MAX_OPEN);
 		model_chain_start(&m->open[m->nopen++], p, now);
 	}

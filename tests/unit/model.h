@@ -31,7 +31,7 @@ struct model_pkt {
 	bool v6, ip_opt;
 	bool good;		/* L4 checksum right */
 	bool partial;		/* L4 checksum field is the pseudo-header sum */
-	bool no_csum;		/* UDP over IPv4 with checksum 0 */
+	bool no_csum;		/* UDP with checksum 0; over IPv6 that is an error */
 	uint32_t l3, l4, data, end;	/* offsets, bytes */
 	uint32_t seq;
 	uint16_t id4;		/* IPv4 identification */
