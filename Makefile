@@ -37,6 +37,7 @@ BENCH_BPF  := $(wildcard tests/bench/*.bpf.c)
 UNIT_SRC   := $(wildcard tests/unit/test_*.c)
 HELPER_SRC := $(filter-out $(UNIT_SRC),$(wildcard tests/unit/*.c))
 XDP_SRC    := $(wildcard tests/xdp/test_*.c)
+XDP_HELPER_SRC := $(filter-out $(XDP_SRC),$(wildcard tests/xdp/*.c))
 FUZZ_SRC   := $(wildcard tests/fuzz/fuzz_*.c)
 
 obj   = $(patsubst %.c,$(B)/%.o,$(1))
@@ -45,6 +46,7 @@ SKEL := $(patsubst %.bpf.c,$(B)/%.skel.h,$(BPF_SRC) $(BENCH_BPF))
 LIB_A    := $(B)/libghostnic.a
 DAEMON_A := $(B)/libdaemon.a
 HELPERS_A := $(B)/tests/unit/libhelpers.a
+XDP_HELPERS_A := $(B)/tests/xdp/libhelpers.a
 PROGS    := $(B)/ghostnic $(B)/ghostnicd
 UNIT_BIN := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
 XDP_BIN  := $(patsubst %.c,$(B)/%,$(XDP_SRC))
@@ -67,7 +69,8 @@ $(B)/%.skel.h: $(B)/%.bpf.o
 $(LIB_A): $(call obj,$(LIB_SRC))
 $(DAEMON_A): $(call obj,$(DAEMON_SRC))
 $(HELPERS_A): $(call obj,$(HELPER_SRC))
-$(LIB_A) $(DAEMON_A) $(HELPERS_A):
+$(XDP_HELPERS_A): $(call obj,$(XDP_HELPER_SRC))
+$(LIB_A) $(DAEMON_A) $(HELPERS_A) $(XDP_HELPERS_A):
 	$(call say,AR,$@)rm -f $@ && ar rcs $@ $^
 
 $(B)/ghostnic: $(call obj,$(LOADER_SRC)) $(LIB_A)
@@ -76,8 +79,9 @@ $(PROGS):
 	$(call say,LD,$@)$(CC) $(GN_LDFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(GN_LIBS)
 
 # Generated headers exist before anything that might include them is compiled.
-$(call obj,$(LOADER_SRC) $(XDP_SRC)): | $(patsubst %.bpf.c,$(B)/%.skel.h,$(BPF_SRC))
+$(call obj,$(LOADER_SRC) $(XDP_SRC) $(XDP_HELPER_SRC)): | $(patsubst %.bpf.c,$(B)/%.skel.h,$(BPF_SRC))
 
+$(XDP_BIN): $(XDP_HELPERS_A)
 $(UNIT_BIN) $(XDP_BIN): $(B)/%: $(B)/%.o $(HELPERS_A) $(DAEMON_A) $(LIB_A)
 	$(call say,LD,$@)$(CC) $(GN_LDFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(GN_LIBS) -lcmocka
 

@@ -32,19 +32,11 @@ struct {
 /* The instance that a frame is for, or NULL. */
 static __always_inline const struct gn_instance *find_instance(const struct frame *f)
 {
-	union {
-		struct gn_instance_key key;
-		struct {
-			__u32 mac0;
-			__u16 mac4;
-			__be16 vlan;
-		};
-	} k;
+	/* One store, as wide as what the lookup loads: narrower ones would stall it. */
+	__u64 key = (LOAD64(f->data) & bpf_cpu_to_be64(0xffffffffffff0000)) |
+		    bpf_cpu_to_be64(bpf_ntohs(f->vlan));
 
-	k.mac0 = LOAD32(f->data);
-	k.mac4 = LOAD16(f->data + 4);
-	k.vlan = f->vlan;
-	return bpf_map_lookup_elem(&instances, &k.key);
+	return bpf_map_lookup_elem(&instances, &key);
 }
 
 /* What a segment may do to its flow's chain (rules 1 to 3 of GRO). May set f->why. */
@@ -79,8 +71,7 @@ static __always_inline void describe(struct frame *f, struct ident *id,
 {
 	enum parsed got;
 
-	__builtin_memset(m, 0, sizeof(*m));
-	m->instance = in->id;
+	*m = (struct gn_meta){ .instance = in->id };
 	m->class = GN_CLASS_ALONE;
 	got = parse_l3(f, id);
 	if (got == PARSED_NOTHING)
@@ -105,13 +96,32 @@ static __always_inline void describe(struct frame *f, struct ident *id,
 		m->key = id->key;
 }
 
+/* Field by field, from registers: copying the struct would read wide what was written
+ * narrow, and stall. */
+static __always_inline void store_meta(struct gn_meta *dst, const struct gn_meta *m, __u16 magic)
+{
+	dst->magic = magic;
+	dst->instance = m->instance;
+	dst->flow = m->flow;
+	dst->key = m->key;
+	dst->seq = m->seq;
+	dst->ip_id = m->ip_id;
+	dst->payload_len = m->payload_len;
+	dst->payload_sum = m->payload_sum;
+	dst->flags = m->flags;
+	dst->l3_off = m->l3_off;
+	dst->l4_off = m->l4_off;
+	dst->l4_len = m->l4_len;
+	dst->class = m->class;
+}
+
 /*
  * Metadata area: the GN_META_SIZE bytes that end where the frame begins.
  *
  * Return: false if the driver has none or a program before us put something
  * there (its reader knows it by its place); nothing changed then
  */
-static __always_inline bool put_meta(struct xdp_md *ctx, struct gn_meta *m)
+static __always_inline bool put_meta(struct xdp_md *ctx, const struct gn_meta *m)
 {
 	void *data = (void *)(long)ctx->data;
 	struct gn_meta *dst = (void *)(long)ctx->data_meta;
@@ -122,13 +132,12 @@ static __always_inline bool put_meta(struct xdp_md *ctx, struct gn_meta *m)
 	dst = (void *)(long)ctx->data_meta;
 	if ((void *)(dst + 1) > data)
 		return false;
-	m->magic = GN_META_MAGIC;
-	*dst = *m;
+	store_meta(dst, m, GN_META_MAGIC);
 	return true;
 }
 
 /* The same as the first bytes of the frame. Return: false if there is no headroom either */
-static __always_inline bool put_inband(struct xdp_md *ctx, struct gn_meta *m)
+static __always_inline bool put_inband(struct xdp_md *ctx, const struct gn_meta *m)
 {
 	struct gn_meta *dst;
 
@@ -137,8 +146,7 @@ static __always_inline bool put_inband(struct xdp_md *ctx, struct gn_meta *m)
 	dst = (void *)(long)ctx->data;
 	if ((void *)(dst + 1) > (void *)(long)ctx->data_end)
 		return false;
-	m->magic = GN_META_MAGIC_INBAND;
-	*dst = *m;
+	store_meta(dst, m, GN_META_MAGIC_INBAND);
 	return true;
 }
 

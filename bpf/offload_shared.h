@@ -105,8 +105,9 @@ struct gn_config {
 
 /*
  * Outcomes: X(name, meaning). Map "counters" is a per-CPU array with one entry,
- * struct gn_counters, so that the program looks it up once per frame. Every frame that enters the program counts in RX and in exactly one of the
- * outcomes below it, up to and including DROP_META; the rest are details.
+ * struct gn_counters, so that the program looks it up once per frame. Every frame
+ * that enters the program counts in RX and in exactly one of the outcomes below it,
+ * up to and including DROP_META; the rest are details.
  */
 #define GN_COUNTERS(X)							\
 	X(RX, "rx", "frames seen")					\
