@@ -83,16 +83,24 @@ struct flow *still_flow(struct still *s, unsigned int q, unsigned int n,
 	return f;
 }
 
-void still_fini(struct still *s)
+void still_clear(struct still *s)
 {
 	for (unsigned int i = 0; i < GN_MAX_INSTANCES; i++) {
 		struct instance *in = s->iface.instance[i];
 
 		if (!in)
 			continue;
+		for (unsigned int q = 0; q < STILL_QUEUES; q++)
+			worker_del_instance(&s->worker[q], in);
 		in->port->ops->close(in->port);
 		free(in);
+		s->iface.instance[i] = NULL;
 	}
+}
+
+void still_fini(struct still *s)
+{
+	still_clear(s);
 	for (unsigned int q = 0; q < STILL_QUEUES; q++) {
 		flow_fini(&s->worker[q].flows);
 		inst_view_fini(&s->worker[q].view);

@@ -30,6 +30,9 @@ struct instance *still_add(struct still *s, const char *spec, uint16_t id);
 struct flow *still_flow(struct still *s, unsigned int q, unsigned int n,
 			uint16_t instance, uint64_t last_ns);
 
+/** still_clear() - remove all instances */
+void still_clear(struct still *s);
+
 void still_fini(struct still *s);
 
 #endif

@@ -22,6 +22,7 @@
 #include <seccomp.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -107,56 +108,58 @@ static int drop_caps(void)
 	return capng_apply(CAPNG_SELECT_CAPS) ? -EPERM : 0;
 }
 
-static int allow1(scmp_filter_ctx f, int nr, struct scmp_arg_cmp cmp)
+#define LOW32	0xffffffffU	/* the kernel takes an int: libc may extend its sign */
+
+/* Allowed if one argument, masked, has this value. */
+static const struct rule {
+	int nr;
+	unsigned int arg;
+	uint64_t mask, value;
+} rules[] = {
+	/* To connected sockets and AF_XDP's doorbell, never to an address. */
+	{ SCMP_SYS(sendto), 4, UINT64_MAX, 0 },
+	/* No new code. */
+	{ SCMP_SYS(mmap), 2, PROT_EXEC, 0 },
+	{ SCMP_SYS(mprotect), 2, PROT_EXEC, 0 },
+	/* Threads, not processes. */
+	{ SCMP_SYS(clone), 0, CLONE_THREAD | CLONE_VM, CLONE_THREAD | CLONE_VM },
+	/* /dev/net/tun and sysfs; no file is made or emptied. */
+	{ SCMP_SYS(openat), 2, O_CREAT | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY), 0 },
+	/* A handle for SIOCSIFMTU: without connect() and bind() it reaches nobody. */
+	{ SCMP_SYS(socket), 0, LOW32, AF_UNIX },
+	{ SCMP_SYS(prctl), 0, LOW32, PR_SET_NAME },
+	/* glibc asks for the stack's limit when it makes a thread, and sets none. */
+	{ SCMP_SYS(prlimit64), 2, UINT64_MAX, 0 },
+};
+
+static int allow(scmp_filter_ctx f, const struct rule *r)
 {
-	return seccomp_rule_add_array(f, SCMP_ACT_ALLOW, nr, 1, &cmp);
+	const struct scmp_arg_cmp cmp = {
+		.arg = r->arg, .op = SCMP_CMP_MASKED_EQ, .datum_a = r->mask, .datum_b = r->value,
+	};
+
+	return seccomp_rule_add_array(f, SCMP_ACT_ALLOW, r->nr, 1, &cmp);
 }
 
 /* Calls whose arguments matter. Return: 0, -errno */
 static int add_checked(scmp_filter_ctx f)
 {
-	static const int own_pid[] = { SCMP_SYS(tgkill), SCMP_SYS(kill) };
-	const scmp_datum_t low = 0xffffffff;	/* the kernel takes an int */
+	const uint64_t pid = (uint64_t)getpid();
+	const struct rule own_pid[] = {
+		{ SCMP_SYS(tgkill), 0, LOW32, pid },
+		{ SCMP_SYS(kill), 0, LOW32, pid },
+	};
 	int err = 0;
 
-	for (size_t i = 0; !err && i < ARRAY_SIZE(ioctls); i++)
-		err = allow1(f, SCMP_SYS(ioctl),
-			     SCMP_A1(SCMP_CMP_MASKED_EQ, low, (scmp_datum_t)ioctls[i]));
-	for (size_t i = 0; !err && i < ARRAY_SIZE(bpf_cmds); i++)
-		err = allow1(f, SCMP_SYS(bpf), SCMP_A0(SCMP_CMP_MASKED_EQ, low, bpf_cmds[i]));
+	for (size_t i = 0; !err && i < ARRAY_SIZE(rules); i++)
+		err = allow(f, &rules[i]);
 	for (size_t i = 0; !err && i < ARRAY_SIZE(own_pid); i++)
-		err = allow1(f, own_pid[i],
-			     SCMP_A0(SCMP_CMP_MASKED_EQ, low, (scmp_datum_t)getpid()));
-	/* To connected sockets and to AF_XDP's doorbell, never to an address. */
-	if (!err)
-		err = allow1(f, SCMP_SYS(sendto), SCMP_A4(SCMP_CMP_EQ, 0));
-	/* No new code. */
-	if (!err)
-		err = allow1(f, SCMP_SYS(mmap), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-	if (!err)
-		err = allow1(f, SCMP_SYS(mprotect),
-			     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-	/* Threads, not processes. */
-	if (!err)
-		err = allow1(f, SCMP_SYS(clone),
-			     SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD | CLONE_VM,
-				     CLONE_THREAD | CLONE_VM));
-	if (!err)
-		err = seccomp_rule_add(f, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
-	/* /dev/net/tun and sysfs; no file is made or emptied. */
-	if (!err)
-		err = allow1(f, SCMP_SYS(openat),
-			     SCMP_A2(SCMP_CMP_MASKED_EQ,
-				     O_CREAT | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY), 0));
-	/* A handle for SIOCSIFMTU: without connect() and bind() it reaches nobody. */
-	if (!err)
-		err = allow1(f, SCMP_SYS(socket), SCMP_A0(SCMP_CMP_MASKED_EQ, low, AF_UNIX));
-	if (!err)
-		err = allow1(f, SCMP_SYS(prctl), SCMP_A0(SCMP_CMP_MASKED_EQ, low, PR_SET_NAME));
-	/* glibc asks for the stack's limit when it makes a thread. */
-	if (!err)
-		err = allow1(f, SCMP_SYS(prlimit64), SCMP_A2(SCMP_CMP_EQ, 0));
-	return err;
+		err = allow(f, &own_pid[i]);
+	for (size_t i = 0; !err && i < ARRAY_SIZE(ioctls); i++)
+		err = allow(f, &(struct rule){ SCMP_SYS(ioctl), 1, LOW32, ioctls[i] });
+	for (size_t i = 0; !err && i < ARRAY_SIZE(bpf_cmds); i++)
+		err = allow(f, &(struct rule){ SCMP_SYS(bpf), 0, LOW32, bpf_cmds[i] });
+	return err ? err : seccomp_rule_add(f, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
 }
 
 static int load_filter(void)
@@ -169,7 +172,8 @@ static int load_filter(void)
 	err = seccomp_attr_set(f, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
 	if (!err)
 		err = seccomp_attr_set(f, SCMP_FLTATR_CTL_TSYNC, 1);
-	/* A binary tree: sendto() is the packet path's call, and has an argument to check. */
+	/* A binary tree: the packet path's sendto() has an argument to check, so the
+	 * kernel cannot remember that it is allowed. */
 	if (!err)
 		err = seccomp_attr_set(f, SCMP_FLTATR_CTL_OPTIMIZE, 2);
 	for (size_t i = 0; !err && i < ARRAY_SIZE(allowed); i++)
