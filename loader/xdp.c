@@ -296,8 +296,9 @@ int xdp_attach(const struct xdp_attach_req *r)
 	err = (int)libxdp_get_error(prog);
 	if (err)
 		goto out_skel;
-	if (!r->frags)
-		err = xdp_program__set_xdp_frags_support(prog, false);
+	/* libbpf takes this from the section's name only as it loads; libxdp asks before,
+	 * and would load its dispatcher for single-buffer frames, so small MTUs, only. */
+	err = xdp_program__set_xdp_frags_support(prog, r->frags);
 	if (!err)
 		err = xdp_program__attach(prog, (int)r->ifindex, r->mode, 0);
 	xdp_program__close(prog);
