@@ -151,15 +151,19 @@ static int open_ifaces(struct loop *l, struct daemon_conf *conf)
 	return 0;
 }
 
-/* Everything that needs rights comes before the sandbox, every thread after it. */
+/*
+ * The control socket comes first: it tells whether another daemon is there, before
+ * anything of that one is touched. Everything that needs rights comes before the sandbox,
+ * every thread after it.
+ */
 static int start(struct loop *l, struct daemon_conf *conf)
 {
-	int ret = open_ifaces(l, conf);
+	int ret = ctl_open(&l->ctl, conf->ctl, &l->d);
 
 	if (!ret)
-		ret = ctl_open(&l->ctl, conf->ctl, &l->d);
-	if (!ret)
 		ret = watch(l->epfd, ctl_fd(l->ctl));
+	if (!ret)
+		ret = open_ifaces(l, conf);
 	if (!ret)
 		ret = sandbox_enter();
 	for (unsigned int i = 0; !ret && i < l->d.nifaces; i++)
