@@ -41,7 +41,7 @@ static uint16_t cursor_read(struct cursor *c, uint8_t *dst, size_t n)
 
 	for (uint32_t done = 0; done < n;) {
 		size_t part = c->iov->iov_len - c->off;
-		const uint8_t *src = (const uint8_t *)c->iov->iov_base + c->off;
+		const uint8_t *src;
 
 		if (!part) {
 			c->iov++;
@@ -50,6 +50,7 @@ static uint16_t cursor_read(struct cursor *c, uint8_t *dst, size_t n)
 		}
 		if (part > n - done)
 			part = n - done;
+		src = (const uint8_t *)c->iov->iov_base + c->off;
 		sum = csum_add_at(
 			sum, dst ? csum_copy(dst + done, src, part) : csum(src, part),
 			done);
