@@ -22,7 +22,7 @@
 static const struct {
 	const char *name;
 	size_t chunks;
-} sets[] = {{"l1", 1}, {"l2", 64}, {"memory", 16384}};
+} sets[] = { { "l1", 1 }, { "l2", 64 }, { "memory", 16384 } };
 
 static volatile uint16_t sink; /* keeps the calls */
 

@@ -77,7 +77,7 @@ static void check_all(void)
 	for (unsigned int i = 0; i < sizeof(dst); i++)
 		dst[i] = (uint8_t)(i * 31);
 	for (size_t off = 0; off < LINE; off++) {
-		struct ref r = {0};
+		struct ref r = { 0 };
 
 		for (size_t len = 0; len <= MAX_LEN; len++) {
 			uint16_t want = ref_sum(&r);
@@ -121,13 +121,13 @@ static void test_zeros(void **state)
 /* The longest message of the product, and one far beyond it. */
 static void test_long(void **state)
 {
-	static const size_t lens[] = {65535, 65557, 1 << 20, (1 << 24) + 1};
+	static const size_t lens[] = { 65535, 65557, 1 << 20, (1 << 24) + 1 };
 	unsigned int n;
 	const struct csum_impl *impl = csum_impls(&n);
 
 	for (size_t i = 0; i < sizeof(lens) / sizeof(lens[0]); i++) {
 		uint8_t *p = malloc(lens[i]), *q = malloc(lens[i]);
-		struct ref r = {0};
+		struct ref r = { 0 };
 
 		assert_non_null(p);
 		assert_non_null(q);
@@ -168,8 +168,8 @@ static void test_page_edges(void **state)
 		p[i] = (uint8_t)(i * 197 + 3);
 	for (size_t len = 0; len <= 300; len++) {
 		for (size_t off = 0; off < LINE; off++) {
-			const uint8_t *at[2] = {p + off, p + page - len - off};
-			struct ref r[2] = {0};
+			const uint8_t *at[2] = { p + off, p + page - len - off };
+			struct ref r[2] = { 0 };
 
 			for (int e = 0; e < 2; e++)
 				for (size_t k = 0; k < len; k++)

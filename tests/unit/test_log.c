@@ -198,7 +198,7 @@ static void speak_threads(void)
 /* Lines of different threads do not mix, and each thread's stay in order. */
 static void test_threads(void **state)
 {
-	int next[THREADS] = {0}, total = 0;
+	int next[THREADS] = { 0 }, total = 0;
 
 	capture(speak_threads);
 	mask_ts();
@@ -274,7 +274,7 @@ static void test_limit_burst(void **state)
 	struct log_limit l;
 
 	do {
-		l = (struct log_limit){0};
+		l = (struct log_limit){ 0 };
 		start = now_ms();
 		passed = 0;
 		for (int i = 0; i < LOG_LIMIT_BURST; i++) {
@@ -294,7 +294,7 @@ static void test_limit_burst(void **state)
 /* A bucket as it would be later: one token is back, and tells how many were held. */
 static void test_limit_refill(void **state)
 {
-	struct log_limit l = {0};
+	struct log_limit l = { 0 };
 	uint32_t held = 0;
 
 	l.held = 7;

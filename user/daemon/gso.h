@@ -24,7 +24,7 @@
 
 /* Linux names that Debian 12's headers (6.1) lack; virtio 1.3, 5.1.6. */
 #ifndef VIRTIO_NET_HDR_GSO_UDP_L4
-#define VIRTIO_NET_HDR_GSO_UDP_L4	5	/* kernel 6.2 */
+#define VIRTIO_NET_HDR_GSO_UDP_L4 5 /* kernel 6.2 */
 #endif
 
 /**
@@ -41,18 +41,19 @@
  * full checksum which is right exactly if every segment's was, and the receiver checks.
  * UDP without checksum (GN_F_CSUM_NONE) has no such form and must come with nsegs 1.
  *
- * The kernel takes UDP_L4 only with NEEDS_CSUM: carried UDP segments must come with
- * nsegs 1 too if a TAP is their port.
+ * The kernel takes UDP_L4 only with NEEDS_CSUM (-EINVAL): carried UDP segments must come
+ * with nsegs 1 too if a TAP is their port. TCP it takes without, and its own TCP then
+ * checks the whole; but where it routes or bridges such a frame on, it gives the segments
+ * fresh checksums without a look. Carrying is safe only if the instance ends the flow.
  */
-void gso_finish(struct mbuf_pool *p, struct mbuf *head,
-		struct virtio_net_hdr_v1 *vh);
+void gso_finish(struct mbuf_pool *p, struct mbuf *head, struct virtio_net_hdr_v1 *vh);
 
 /* A frame from an instance: header and bytes, all of them untrusted. */
 struct gso_frame {
 	struct virtio_net_hdr_v1 vh;
 	const struct iovec *iov;
 	unsigned int niov;
-	uint32_t len;			/* bytes in iov */
+	uint32_t len; /* bytes in iov */
 };
 
 /* Where segments go. */
@@ -78,7 +79,8 @@ struct gso_sink {
  * never leaves with a fresh checksum. On -EINVAL and -EMSGSIZE the sink was not asked.
  *
  * Return: number of frames, -EINVAL: header and bytes contradict each other,
- * -EMSGSIZE: a lone frame or a segment is longer than @mtu_frame, -ENOBUFS: the sink ran dry
+ * -EMSGSIZE: a lone frame or a segment is longer than @mtu_frame, -ENOBUFS: the sink ran
+ * dry
  */
 int gso_segment(const struct gso_frame *f, uint32_t mtu_frame, uint16_t vlan,
 		struct gso_sink *sink);

@@ -85,7 +85,7 @@ static int send_lone(const struct gso_frame *f, uint32_t mtu_frame, uint16_t vla
 	uint32_t start = le16toh(f->vh.csum_start);
 	uint32_t field = start + le16toh(f->vh.csum_offset);
 	uint32_t tag = vlan ? WIRE_TAG : 0;
-	struct cursor c = {.iov = f->iov};
+	struct cursor c = { .iov = f->iov };
 	uint16_t check;
 	uint8_t *out;
 
@@ -351,9 +351,9 @@ static int send_segments(const struct gso_frame *f, uint8_t type, uint32_t mtu_f
 {
 	uint32_t have = f->len < HDR_MAX ? f->len : HDR_MAX;
 	uint32_t gso_size = le16toh(f->vh.gso_size), payload, longest;
-	struct cursor c = {.iov = f->iov};
-	struct segment s = {0};
-	struct seg_template t = {0};
+	struct cursor c = { .iov = f->iov };
+	struct segment s = { 0 };
+	struct seg_template t = { 0 };
 	int err;
 
 	if (!gso_size)
@@ -362,7 +362,7 @@ static int send_segments(const struct gso_frame *f, uint8_t type, uint32_t mtu_f
 	err = parse(&t, have, f->len, type);
 	if (err)
 		return err;
-	c = (struct cursor){.iov = f->iov};
+	c = (struct cursor){ .iov = f->iov };
 	cursor_read(&c, NULL, t.len);
 	err = check_csum(&t, f, c);
 	if (err)

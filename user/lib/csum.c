@@ -99,7 +99,7 @@ uint16_t (*csum)(const void *p, size_t len) = csum_scalar;
 uint16_t (*csum_copy)(void *dst, const void *src, size_t len) = csum_copy_scalar;
 
 static struct csum_impl impls[MAX_IMPLS] = {
-	{"scalar", csum_scalar, csum_copy_scalar},
+	{ "scalar", csum_scalar, csum_copy_scalar },
 };
 static unsigned int nimpls = 1;
 
@@ -108,10 +108,10 @@ __attribute__((constructor)) static void choose(void)
 #ifdef __x86_64__
 	__builtin_cpu_init();
 	if (__builtin_cpu_supports("avx2"))
-		impls[nimpls++] = (struct csum_impl){"avx2", csum_avx2, csum_copy_avx2};
+		impls[nimpls++] = (struct csum_impl){ "avx2", csum_avx2, csum_copy_avx2 };
 	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw"))
 		impls[nimpls++] =
-			(struct csum_impl){"avx512", csum_avx512, csum_copy_avx512};
+			(struct csum_impl){ "avx512", csum_avx512, csum_copy_avx512 };
 #endif
 	csum = impls[nimpls - 1].sum;
 	csum_copy = impls[nimpls - 1].copy;

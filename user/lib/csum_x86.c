@@ -74,7 +74,7 @@ AVX2 static inline void store256(uint8_t *p, __m256i v)
 
 AVX2 uint16_t csum_avx2(const void *p, size_t len)
 {
-	struct acc256 a = {_mm256_setzero_si256(), _mm256_setzero_si256()}, b = a;
+	struct acc256 a = { _mm256_setzero_si256(), _mm256_setzero_si256() }, b = a;
 	const uint8_t *s = p;
 	size_t n = len, even;
 	uint64_t odd;
@@ -97,7 +97,7 @@ AVX2 uint16_t csum_avx2(const void *p, size_t len)
 
 AVX2 uint16_t csum_copy_avx2(void *dst, const void *src, size_t len)
 {
-	struct acc256 a = {_mm256_setzero_si256(), _mm256_setzero_si256()}, b = a;
+	struct acc256 a = { _mm256_setzero_si256(), _mm256_setzero_si256() }, b = a;
 	const uint8_t *s = src;
 	uint8_t *d = dst;
 	size_t n = len, even;
@@ -181,7 +181,7 @@ AVX512 uint16_t csum_avx512(const void *p, size_t len)
 {
 	size_t shift = (uintptr_t)p & 63, n = len + shift;
 	const uint8_t *s = (const uint8_t *)((uintptr_t)p - shift);
-	struct acc512 a = {_mm512_setzero_si512(), _mm512_setzero_si512()}, b = a;
+	struct acc512 a = { _mm512_setzero_si512(), _mm512_setzero_si512() }, b = a;
 
 	add512(&a, _mm512_maskz_loadu_epi8(head_mask(shift, n), s));
 	if (n <= 64)
@@ -210,7 +210,7 @@ csum_copy_avx512(void *dst, const void *src, size_t len)
 	size_t shift = (uintptr_t)dst & 63, n = len + shift;
 	uint8_t *d = (uint8_t *)((uintptr_t)dst - shift);
 	const uint8_t *s = (const uint8_t *)((uintptr_t)src - shift);
-	struct acc512 a = {_mm512_setzero_si512(), _mm512_setzero_si512()}, b = a;
+	struct acc512 a = { _mm512_setzero_si512(), _mm512_setzero_si512() }, b = a;
 	__mmask64 m = head_mask(shift, n);
 	__m512i v = _mm512_maskz_loadu_epi8(m, s);
 

@@ -25,10 +25,10 @@ static const struct {
 	const char *name;
 	int priority; /* syslog(3), sd-daemon(3) */
 } levels[] = {
-	[LOG_LVL_ERROR] = {"error", 3},
-	[LOG_LVL_WARN] = {"warn", 4},
-	[LOG_LVL_INFO] = {"info", 6},
-	[LOG_LVL_DEBUG] = {"debug", 7},
+	[LOG_LVL_ERROR] = { "error", 3 },
+	[LOG_LVL_WARN] = { "warn", 4 },
+	[LOG_LVL_INFO] = { "info", 6 },
+	[LOG_LVL_DEBUG] = { "debug", 7 },
 };
 
 static _Atomic int max_level = LOG_LVL_INFO;
