@@ -10,8 +10,8 @@
  * the maps.
  *
  * Runs in the driver's receive loop, on the CPU of the queue. Loaded by libxdp, beside
- * other programs; loadable with CAP_BPF and CAP_NET_ADMIN (no pointer is ever made a
- * number) and by kernels from 6.1 on.
+ * other programs, by kernels from 6.1 on. Takes CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON:
+ * without the last, the verifier allows no variable offset into a packet.
  */
 #include <stdbool.h>
 #include <linux/bpf.h>
@@ -39,80 +39,74 @@ static __always_inline const struct gn_instance *find_instance(const struct fram
 	return bpf_map_lookup_elem(&instances, &key);
 }
 
-/* What a segment may do to its flow's chain (rules 1 to 3 of GRO). May set f->why. */
-static __always_inline enum gn_class classify(struct frame *f, const struct gn_instance *in)
+static __always_inline __u64 *meta_words(struct gn_meta *m)
 {
-	__u16 takes = GN_INSTANCE_USO;
+	return (__u64 *)m;
+}
 
-	if (f->flags & GN_F_TCP) {
-		takes = f->ipv6 ? GN_INSTANCE_TSO6 : GN_INSTANCE_TSO4;
-		if (f->tcp_flags & (TCP_SYN | TCP_RST | TCP_URG) ||
-		    (f->tcp_flags & TCP_CWR && f->tcp_flags & (TCP_PSH | TCP_FIN))) {
-			if (!f->why)
-				f->why = GN_CNT_ALONE_TCP_FLAGS;
-		} else if (f->l4_total == f->l4_len) {
-			if (!f->why)
-				f->why = GN_CNT_ALONE_TCP_EMPTY;
+/* What a segment may do to its flow's chain (rules 1 to 3 of GRO). May set w->why. */
+static __always_inline enum gn_class classify(struct work *w, const struct gn_instance *in)
+{
+	__u32 flags = w->meta.flags, t = w->tcp_flags, takes = GN_INSTANCE_USO;
+
+	if (flags & GN_F_TCP) {
+		takes = flags & GN_F_IPV6 ? GN_INSTANCE_TSO6 : GN_INSTANCE_TSO4;
+		if (t & (TCP_SYN | TCP_RST | TCP_URG) ||
+		    (t & TCP_CWR && t & (TCP_PSH | TCP_FIN))) {
+			if (!w->why)
+				w->why = GN_CNT_ALONE_TCP_FLAGS;
+		} else if (!w->meta.payload_len) {
+			if (!w->why)
+				w->why = GN_CNT_ALONE_TCP_EMPTY;
 		}
 	}
-	if (f->why || f->l4_total == f->l4_len || !(in->flags & takes))
+	if (w->why || !w->meta.payload_len || !(in->flags & takes))
 		return GN_CLASS_ALONE;
-	if (f->flags & GN_F_CWR)
+	if (t & TCP_CWR)
 		return GN_CLASS_START;
-	if (f->flags & (GN_F_PSH | GN_F_FIN))
+	if (t & (TCP_PSH | TCP_FIN))
 		return GN_CLASS_CLOSE;
 	return GN_CLASS_CONTINUE;
 }
 
-/* Parse @f and fill @m, all but the magic. */
-static __always_inline void describe(struct frame *f, struct ident *id,
+/* Parse @f and fill w->meta, all but the magic. */
+static __always_inline void describe(struct frame *f, struct work *w,
 				     const struct gn_config *conf,
-				     const struct gn_instance *in, struct gn_meta *m)
+				     const struct gn_instance *in)
 {
-	enum parsed got;
+	enum parsed got = parse_l3(f, w);
+	enum gn_class class = GN_CLASS_ALONE;
 
-	*m = (struct gn_meta){ .instance = in->id };
-	m->class = GN_CLASS_ALONE;
-	got = parse_l3(f, id);
+	w->meta.instance = in->id;
+	if (got == PARSED_ALL) {
+		class = classify(w, in);
+		w->meta.class = class;
+	} else {
+		meta_words(&w->meta)[2] = 0;
+		meta_words(&w->meta)[3] = 0;	/* GN_CLASS_ALONE, too */
+	}
+	w->id.flow = 0;
+	w->id.key = 0;
 	if (got == PARSED_NOTHING)
 		return;
-	if (got == PARSED_ALL) {
-		m->seq = f->seq;
-		m->ip_id = f->ip_id;
-		m->payload_len = f->l4_total - f->l4_len;
-		m->payload_sum = f->payload_sum;
-		m->flags = f->flags;
-		m->l3_off = f->l3_off;
-		m->l4_off = f->l4_off;
-		m->l4_len = f->l4_len;
-		m->class = classify(f, in);
-	}
-	id->tuple[0] |= (__u64)in->id << 32 | (__u64)f->proto << 48 | (__u64)f->ipv6 << 56;
-	id->fixed[0] = LOAD64(f->data);
-	id->fixed[2] |= (__u64)((f->flags & (GN_F_CSUM_PARTIAL | GN_F_CSUM_NONE)) >> 3) << 56;
-	ident_hash(id, conf, m->class != GN_CLASS_ALONE);
-	m->flow = id->flow;
-	if (m->class != GN_CLASS_ALONE)
-		m->key = id->key;
+	w->id.tuple[0] = LOAD32(f->l4) | (__u64)in->id << 32 | (__u64)f->proto << 48 |
+			 (__u64)w->flags << 56;
+	w->id.fixed[0] = LOAD64(f->data);
+	ident_hash(&w->id, conf, class != GN_CLASS_ALONE);
 }
 
-/* Field by field, from registers: copying the struct would read wide what was written
- * narrow, and stall. */
-static __always_inline void store_meta(struct gn_meta *dst, const struct gn_meta *m, __u16 magic)
+/*
+ * By field what was written last, by word what was written long ago: a load
+ * that is wider than a store still on its way stalls.
+ */
+static __always_inline void store_meta(struct gn_meta *dst, struct work *w, __u16 magic)
 {
 	dst->magic = magic;
-	dst->instance = m->instance;
-	dst->flow = m->flow;
-	dst->key = m->key;
-	dst->seq = m->seq;
-	dst->ip_id = m->ip_id;
-	dst->payload_len = m->payload_len;
-	dst->payload_sum = m->payload_sum;
-	dst->flags = m->flags;
-	dst->l3_off = m->l3_off;
-	dst->l4_off = m->l4_off;
-	dst->l4_len = m->l4_len;
-	dst->class = m->class;
+	dst->instance = w->meta.instance;
+	dst->flow = w->id.flow;
+	dst->key = w->id.key;
+	meta_words(dst)[2] = meta_words(&w->meta)[2];
+	meta_words(dst)[3] = meta_words(&w->meta)[3];
 }
 
 /*
@@ -121,7 +115,7 @@ static __always_inline void store_meta(struct gn_meta *dst, const struct gn_meta
  * Return: false if the driver has none or a program before us put something
  * there (its reader knows it by its place); nothing changed then
  */
-static __always_inline bool put_meta(struct xdp_md *ctx, const struct gn_meta *m)
+static __always_inline bool put_meta(struct xdp_md *ctx, struct work *w)
 {
 	void *data = (void *)(long)ctx->data;
 	struct gn_meta *dst = (void *)(long)ctx->data_meta;
@@ -132,12 +126,12 @@ static __always_inline bool put_meta(struct xdp_md *ctx, const struct gn_meta *m
 	dst = (void *)(long)ctx->data_meta;
 	if ((void *)(dst + 1) > data)
 		return false;
-	store_meta(dst, m, GN_META_MAGIC);
+	store_meta(dst, w, GN_META_MAGIC);
 	return true;
 }
 
 /* The same as the first bytes of the frame. Return: false if there is no headroom either */
-static __always_inline bool put_inband(struct xdp_md *ctx, const struct gn_meta *m)
+static __always_inline bool put_inband(struct xdp_md *ctx, struct work *w)
 {
 	struct gn_meta *dst;
 
@@ -146,7 +140,7 @@ static __always_inline bool put_inband(struct xdp_md *ctx, const struct gn_meta 
 	dst = (void *)(long)ctx->data;
 	if ((void *)(dst + 1) > (void *)(long)ctx->data_end)
 		return false;
-	store_meta(dst, m, GN_META_MAGIC_INBAND);
+	store_meta(dst, w, GN_META_MAGIC_INBAND);
 	return true;
 }
 
@@ -160,8 +154,7 @@ int ghostnic(struct xdp_md *ctx)
 	const struct gn_instance *in;
 	const struct gn_config *conf;
 	struct gn_counters *cnt;
-	struct ident *id;
-	struct gn_meta m;
+	struct work *w;
 	__u32 zero = 0;
 
 	cnt = bpf_map_lookup_elem(&counters, &zero);
@@ -192,8 +185,8 @@ int ghostnic(struct xdp_md *ctx)
 	 * to undo for the host: bpf_redirect_map() only notes a target, and returns its
 	 * flags when the queue has none. */
 	conf = bpf_map_lookup_elem(&config, &zero);
-	id = bpf_map_lookup_elem(&scratch, &zero);
-	if (!conf || !id)
+	w = bpf_map_lookup_elem(&scratch, &zero);
+	if (!conf || !w)
 		return XDP_PASS;
 	f.len = bpf_xdp_get_buff_len(ctx);
 	if (f.len > conf->max_frame) {
@@ -206,11 +199,11 @@ int ghostnic(struct xdp_md *ctx)
 	}
 
 	/* What is it? */
-	describe(&f, id, conf, in, &m);
+	describe(&f, w, conf, in);
 
 	/* Say so in front of it. */
-	if (conf->flags & GN_CONFIG_INBAND || !put_meta(ctx, &m)) {
-		if (!put_inband(ctx, &m)) {
+	if (conf->flags & GN_CONFIG_INBAND || !put_meta(ctx, w)) {
+		if (!put_inband(ctx, w)) {
 			count(cnt, GN_CNT_DROP_META);
 			return XDP_DROP;
 		}
@@ -218,10 +211,10 @@ int ghostnic(struct xdp_md *ctx)
 	}
 	count(cnt, GN_CNT_REDIRECT);
 	cnt->v[GN_CNT_REDIRECT_BYTES] += f.len;
-	if (m.class == GN_CLASS_ALONE) {
+	if (w->meta.class == GN_CLASS_ALONE) {
 		count(cnt, GN_CNT_ALONE);
-		if (f.why != GN_CNT_RX && f.why < GN_CNT_MAX)
-			count(cnt, f.why);
+		if (w->why != GN_CNT_RX && w->why < GN_CNT_MAX)
+			count(cnt, w->why);
 	}
 	return XDP_REDIRECT;
 }

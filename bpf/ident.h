@@ -35,11 +35,11 @@
 #define IDENT_TUPLE_V4	2
 #define IDENT_TUPLE_V6	5
 #define IDENT_TCP_MAX	6
-#define IDENT_RARE_MAX	10
+#define IDENT_EXT_MAX	9
 
 /*
- * What a frame feeds to the hash. Words beyond the counts are left over from earlier
- * frames. The counts themselves are not hashed; what implies them is.
+ * What a frame feeds to the hash, in this order. Words beyond the counts are left over
+ * from earlier frames. The counts themselves are not hashed; what implies them is.
  */
 struct ident {
 	/* ports 32, instance 16, protocol 8, family 8; then the addresses: one word
@@ -54,11 +54,12 @@ struct ident {
 	/* TCP (the protocol implies it): acknowledgment, data offset, flags, window;
 	 * then the options, 8 bytes a word, as many as the data offset implies */
 	__u64 tcp[IDENT_TCP_MAX];
-	/* both VLAN tags, if the shape says that there are any;
-	 * length and first type of IPv6 extension headers, if the shape says so, and
-	 * their bytes */
-	__u64 rare[IDENT_RARE_MAX];
-	__u32 ntuple, ntcp, nrare;	/* words used */
+	/* both VLAN tags, if the shape counts any */
+	__u64 tags;
+	/* if the shape says so, length and first type of the IPv6 extension headers,
+	 * which imply how many words of them follow */
+	__u64 ext[IDENT_EXT_MAX];
+	__u32 ntuple, ntcp, next;	/* words used */
 	__u32 flow;			/* result, not 0 */
 	__u64 key;			/* result, if asked for */
 };
@@ -66,6 +67,8 @@ struct ident {
 #define IDENT_SHAPE_TAGS	0x03	/* number of VLAN tags */
 #define IDENT_SHAPE_EXT		0x04
 #define IDENT_SHAPE_CSUM	0x18	/* merging mixes no kinds of checksum */
+#define IDENT_TTL(x)		((__u64)(x) << 48)
+#define IDENT_SHAPE(x)		((__u64)(x) << 56)
 
 /*
  * Hash @id. Global, so that the verifier takes it once, by itself, and not again for
@@ -99,9 +102,11 @@ int ident_hash(struct ident *id, const struct gn_config *conf, bool want_key)
 #pragma nounroll
 	for (__u32 i = 0; i < IDENT_TCP_MAX && i < id->ntcp; i++)
 		sip_absorb(&s, id->tcp[i]);
+	if (id->fixed[2] & IDENT_SHAPE(IDENT_SHAPE_TAGS))
+		sip_absorb(&s, id->tags);
 #pragma nounroll
-	for (__u32 i = 0; i < IDENT_RARE_MAX && i < id->nrare; i++)
-		sip_absorb(&s, id->rare[i]);
+	for (__u32 i = 0; i < IDENT_EXT_MAX && i < id->next; i++)
+		sip_absorb(&s, id->ext[i]);
 	id->key = sip_final(&s);
 	return 0;
 }

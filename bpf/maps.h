@@ -9,8 +9,8 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-#include "ident.h"
 #include "offload_shared.h"
+#include "parse.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -45,7 +45,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct ident);
+	__type(value, struct work);
 } scratch SEC(".maps");
 
 static __always_inline void count(struct gn_counters *c, enum gn_counter which)

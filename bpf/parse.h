@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * From bytes to struct frame, and to the words of struct ident on the way:
+ * From bytes to struct gn_meta, and to the words of struct ident on the way:
  * Ethernet and VLAN tags, IPv4 or IPv6, TCP or UDP.
  *
  * Only the linear part of a multi-buffer frame is readable; a header that does
@@ -58,25 +58,35 @@ enum parsed {
 	PARSED_ALL,		/* everything up to the payload */
 };
 
+/*
+ * Where the parser is. Kept apart from struct work because packet pointers, and the
+ * numbers that the verifier must bound, cannot pass through a map.
+ */
 struct frame {
 	void *data, *end;	/* linear part */
 	__u32 len;		/* bytes in all, all buffers */
 	__be16 type;		/* EtherType behind the tags */
 	__be16 vlan;		/* VLAN identifier of the outer tag; 0: none */
 	__u32 ntags;
-	__u32 l3_off, l4_off;	/* bytes from data */
+	__u32 l3_off;		/* bytes from data */
 	void *l4;
-	bool ipv6;
-	__u8 proto;		/* IPPROTO_TCP or IPPROTO_UDP */
-	__u8 tcp_flags;
-	__u16 flags;		/* gn_meta.flags */
-	__u16 ip_id;
-	__u32 seq;
+	__u8 proto;		/* IPPROTO_* */
+};
+
+/*
+ * What it found, in memory: with this much state in variables, the compiler spends
+ * more instructions on moving it between the branches than on parsing.
+ */
+struct work {
+	struct ident id;
+	struct gn_meta meta;
+	__u64 sum;		/* of the addresses, memory byte order */
+	__u32 why;		/* enum gn_counter: what keeps the frame alone; GN_CNT_RX: nothing */
 	__u32 l4_total;		/* L4 header and payload by the IP length, bytes */
-	__u32 l4_len;		/* L4 header, bytes */
-	__u64 sum;		/* of the addresses, then of the whole pseudo-header */
-	__u16 payload_sum;	/* gn_meta.payload_sum */
-	enum gn_counter why;	/* what keeps the frame alone; GN_CNT_RX: nothing */
+	__u32 l4_off;		/* bytes from data */
+	__u16 flags;		/* gn_meta.flags so far */
+	__u16 ip_id;		/* gn_meta.ip_id */
+	__u8 tcp_flags;
 };
 
 /* Keep the compiler from making a copy of what follows for each value of @x. */
@@ -137,54 +147,51 @@ static __always_inline bool parse_tags(struct frame *f)
 	return true;
 }
 
-static __always_inline enum parsed parse_malformed(struct frame *f, enum parsed p)
+static __always_inline enum parsed parse_malformed(struct work *w, enum parsed p)
 {
-	f->why = GN_CNT_ALONE_MALFORMED;
+	w->why = GN_CNT_ALONE_MALFORMED;
 	return p;
 }
 
 /* Return: PARSED_TUPLE if an L4 header of this flow follows, else PARSED_NOTHING */
-static __always_inline enum parsed parse_ipv4(struct frame *f, struct ident *id)
+static __always_inline enum parsed parse_ipv4(struct frame *f, struct work *w)
 {
 	void *ip = f->data + f->l3_off;
 	__u32 len, ihl, frag;
-	__u64 w0, w1;
-	__u32 w2;
+	__u64 sum;
 
 	if (ip + IPV4_LEN > f->end)
-		return parse_malformed(f, PARSED_NOTHING);
-	f->ipv6 = false;
-	w0 = LOAD64(ip);
-	w1 = LOAD64(ip + 8);
-	w2 = LOAD32(ip + 16);
+		return parse_malformed(w, PARSED_NOTHING);
 	ihl = (LOAD8(ip) & 0x0f) * 4;
 	len = bpf_ntohs(LOAD16(ip + 2));
 	if (LOAD8(ip) >> 4 != 4 || ihl < IPV4_LEN || len < ihl || len > f->len - f->l3_off)
-		return parse_malformed(f, PARSED_NOTHING);
+		return parse_malformed(w, PARSED_NOTHING);
+	sum = sum64(LOAD64(ip + 12));
 	if (likely(ihl == IPV4_LEN)) {
-		if (sum_fold(sum64(w0) + sum64(w1) + w2) != 0xffff) {
-			f->why = GN_CNT_ALONE_IP_CSUM;
+		if (sum_fold(sum64(LOAD64(ip)) + LOAD32(ip + 8) + sum) != 0xffff) {
+			w->why = GN_CNT_ALONE_IP_CSUM;
 			return PARSED_NOTHING;
 		}
 	} else {
-		f->why = GN_CNT_ALONE_IP_OPTIONS;
+		w->why = GN_CNT_ALONE_IP_OPTIONS;
 	}
 	frag = LOAD16(ip + 6);
 	if (unlikely(frag & bpf_htons(IPV4_MF_OFFSET))) {
-		f->why = GN_CNT_ALONE_FRAGMENT;
+		w->why = GN_CNT_ALONE_FRAGMENT;
 		if (frag & bpf_htons(IPV4_OFFSET))
 			return PARSED_NOTHING;
 	}
 	f->proto = LOAD8(ip + 9);
-	f->l4_off = f->l3_off + ihl;
 	f->l4 = ip + ihl;
-	f->l4_total = len - ihl;
-	f->ip_id = bpf_ntohs(LOAD16(ip + 4));
-	f->sum = (__u64)LOAD32(ip + 12) + w2;
-	id->tuple[1] = LOAD64(ip + 12);
-	id->ntuple = IDENT_TUPLE_V4;
-	id->fixed[1] = LOAD32(f->data + 8) | (__u64)LOAD16(ip) << 32 | (__u64)frag << 48;
-	id->fixed[2] = (__u64)LOAD8(ip + 8) << 48 | (__u64)f->ntags << 56;
+	w->l4_off = f->l3_off + ihl;
+	w->l4_total = len - ihl;
+	w->sum = sum;
+	w->flags = 0;
+	w->ip_id = bpf_ntohs(LOAD16(ip + 4));
+	w->id.tuple[1] = LOAD64(ip + 12);
+	w->id.ntuple = IDENT_TUPLE_V4;
+	w->id.fixed[1] = LOAD32(f->data + 8) | (__u64)LOAD16(ip) << 32 | (__u64)frag << 48;
+	w->id.fixed[2] |= IDENT_TTL(LOAD8(ip + 8));
 	return PARSED_TUPLE;
 }
 
@@ -197,18 +204,16 @@ static __always_inline bool is_ext(__u8 next)
 static __always_inline void gather_ext(struct frame *f, struct ident *id, void *ip, __u32 len)
 {
 	void *ext = ip + IPV6_LEN;
-	__u32 n = f->ntags ? 1 : 0;
 
-	id->fixed[2] |= (__u64)IDENT_SHAPE_EXT << 56;
-	id->rare[n & 1] = len | (__u64)LOAD8(ip + 6) << 32;
-	n++;
+	id->fixed[2] |= IDENT_SHAPE(IDENT_SHAPE_EXT);
+	id->ext[0] = len | (__u64)LOAD8(ip + 6) << 32;
 #pragma unroll
 	for (__u32 i = 0; i < EXT_MAX_LEN / 8; i++) {
 		if (len < 8 * (i + 1) || ext + 8 * (i + 1) > f->end)
 			break;
-		id->rare[n + i] = LOAD64(ext + 8 * i);
+		id->ext[1 + i] = LOAD64(ext + 8 * i);
 	}
-	id->nrare = n + len / 8;
+	id->next = 1 + len / 8;
 }
 
 /*
@@ -217,210 +222,221 @@ static __always_inline void gather_ext(struct frame *f, struct ident *id, void *
  * section 8.1; RFC 6275, section 11.3.2), so payload_sum is not to be believed
  * and the frame stays alone. Headers beyond the bounds are not walked to their end.
  */
-static __always_inline enum parsed parse_ipv6(struct frame *f, struct ident *id)
+static __always_inline enum parsed parse_ipv6(struct frame *f, struct work *w)
 {
 	void *ip = f->data + f->l3_off;
 	__u32 len, off = IPV6_LEN;
+	__u64 a0, a1, a2, a3;
 	__u8 next;
 
 	if (ip + IPV6_LEN > f->end)
-		return parse_malformed(f, PARSED_NOTHING);
-	f->ipv6 = true;
+		return parse_malformed(w, PARSED_NOTHING);
 	len = bpf_ntohs(LOAD16(ip + 4));
 	if (LOAD8(ip) >> 4 != 6 || len + IPV6_LEN > f->len - f->l3_off)
-		return parse_malformed(f, PARSED_NOTHING);
+		return parse_malformed(w, PARSED_NOTHING);
 	if (!len)		/* a jumbogram (RFC 2675), or nothing at all */
 		return PARSED_NOTHING;
 	next = LOAD8(ip + 6);
 #pragma unroll
-	for (__u32 i = 0; i < EXT_MAX; i++) {
+	for (int i = 0; i < EXT_MAX; i++) {
 		void *ext = ip + off;
 		__u32 n;
 
 		if (likely(!is_ext(next)))
 			break;
 		if (ext + 8 > f->end)
-			return parse_malformed(f, PARSED_NOTHING);
+			return parse_malformed(w, PARSED_NOTHING);
 		n = (LOAD8(ext + 1) + 1) * 8;
 		if ((next == IPPROTO_ROUTING && LOAD8(ext + 3)) ||
 		    (next == IPPROTO_DSTOPTS && n > DSTOPTS_NO_HOME))
-			f->why = GN_CNT_ALONE_IP_OPTIONS;
+			w->why = GN_CNT_ALONE_IP_OPTIONS;
 		next = LOAD8(ext);
 		off += n;
 		if (off > IPV6_LEN + EXT_MAX_LEN) {
-			f->why = GN_CNT_ALONE_IP_OPTIONS;
+			w->why = GN_CNT_ALONE_IP_OPTIONS;
 			return PARSED_NOTHING;
 		}
 	}
 	if (unlikely(is_ext(next))) {
-		f->why = GN_CNT_ALONE_IP_OPTIONS;
+		w->why = GN_CNT_ALONE_IP_OPTIONS;
 		return PARSED_NOTHING;
 	}
-	id->fixed[2] = (__u64)LOAD8(ip + 7) << 48 | (__u64)f->ntags << 56;
 	if (unlikely(off > IPV6_LEN))
-		gather_ext(f, id, ip, off - IPV6_LEN);
+		gather_ext(f, &w->id, ip, off - IPV6_LEN);
 	if (unlikely(next == IPPROTO_FRAGMENT)) {
 		void *ext = ip + off;
 
 		if (ext + 8 > f->end)
-			return parse_malformed(f, PARSED_NOTHING);
-		f->why = GN_CNT_ALONE_FRAGMENT;
+			return parse_malformed(w, PARSED_NOTHING);
+		w->why = GN_CNT_ALONE_FRAGMENT;
 		if (LOAD16(ext + 2) & bpf_htons(0xfff8))
 			return PARSED_NOTHING;
 		next = LOAD8(ext);
 		off += 8;
 	}
 	if (off > len + IPV6_LEN)
-		return parse_malformed(f, PARSED_NOTHING);
+		return parse_malformed(w, PARSED_NOTHING);
 	f->proto = next;
-	f->l4_off = f->l3_off + off;
 	f->l4 = ip + off;
-	f->l4_total = len + IPV6_LEN - off;
-	id->tuple[1] = LOAD64(ip + 8);
-	id->tuple[2] = LOAD64(ip + 16);
-	id->tuple[3] = LOAD64(ip + 24);
-	id->tuple[4] = LOAD64(ip + 32);
-	id->ntuple = IDENT_TUPLE_V6;
-	id->fixed[1] = LOAD32(f->data + 8) | (__u64)LOAD32(ip) << 32;
-	f->sum = sum64(id->tuple[1]) + sum64(id->tuple[2]) +
-		 sum64(id->tuple[3]) + sum64(id->tuple[4]);
-	f->ip_id = 0;
-	f->flags = GN_F_IPV6;
+	w->l4_off = f->l3_off + off;
+	w->l4_total = len + IPV6_LEN - off;
+	a0 = LOAD64(ip + 8);
+	a1 = LOAD64(ip + 16);
+	a2 = LOAD64(ip + 24);
+	a3 = LOAD64(ip + 32);
+	w->sum = sum64(a0) + sum64(a1) + sum64(a2) + sum64(a3);
+	w->flags = GN_F_IPV6;
+	w->ip_id = 0;
+	w->id.tuple[1] = a0;
+	w->id.tuple[2] = a1;
+	w->id.tuple[3] = a2;
+	w->id.tuple[4] = a3;
+	w->id.ntuple = IDENT_TUPLE_V6;
+	w->id.fixed[1] = LOAD32(f->data + 8) | (__u64)LOAD32(ip) << 32;
+	w->id.fixed[2] |= IDENT_TTL(LOAD8(ip + 7));
 	return PARSED_TUPLE;
 }
 
 /*
- * Both checksums of interest, from the pseudo-header and the L4 header alone. A good
- * checksum makes all of it, payload included, sum up to 0xffff; so what header
- * and pseudo-header lack is what the sender says of the payload.
+ * All headers made sense. Both checksums of interest come from the pseudo-header and
+ * the L4 header alone: a good checksum makes all of it, payload included, sum up to
+ * 0xffff; so what header and pseudo-header lack is what the sender says of the payload.
  */
-static __always_inline void parse_csum(struct frame *f, __u64 header, __u16 check)
+static __always_inline enum parsed parse_done(struct frame *f, struct work *w, __u32 l4_len,
+					      __u64 header, __u16 check, __u16 flags)
 {
-	f->sum += bpf_htons(f->l4_total);
-	f->sum += bpf_htons(f->proto);
-	if (check == sum_fold(f->sum))
-		f->flags |= GN_F_CSUM_PARTIAL;
-	f->payload_sum = ~sum_fold(f->sum + header);
+	__u64 pseudo = w->sum + bpf_htons(w->l4_total) + bpf_htons(f->proto);
+
+	if (flags & GN_F_CSUM_NONE) {
+		w->meta.payload_sum = 0;
+	} else {
+		if (check == sum_fold(pseudo))
+			flags |= GN_F_CSUM_PARTIAL;
+		w->meta.payload_sum = ~sum_fold(pseudo + header);
+	}
+	flags |= w->flags;
+	w->meta.flags = flags;
+	w->id.fixed[2] |= IDENT_SHAPE((flags & (GN_F_CSUM_PARTIAL | GN_F_CSUM_NONE)) >> 3);
+	w->meta.ip_id = w->ip_id;
+	w->meta.payload_len = w->l4_total - l4_len;
+	w->meta.l3_off = f->l3_off;
+	w->meta.l4_off = w->l4_off;
+	w->meta.l4_len = l4_len;
+	return PARSED_ALL;
 }
 
-static __always_inline enum parsed parse_tcp(struct frame *f, struct ident *id)
+static __always_inline enum parsed parse_tcp(struct frame *f, struct work *w)
 {
 	void *tcp = f->l4, *opt = tcp + TCP_LEN;
+	__u32 w2, n, l4_len, tail = 0, t;
 	__u64 w0, w1, sum;
-	__u32 w2, n;
 
-	if (opt > f->end || f->l4_total < TCP_LEN)
-		return parse_malformed(f, PARSED_NOTHING);
+	if (opt > f->end || w->l4_total < TCP_LEN)
+		return parse_malformed(w, PARSED_NOTHING);
 	w0 = LOAD64(tcp);
-	id->tuple[0] = LOAD32(tcp);
-	if (unlikely(f->why == GN_CNT_ALONE_FRAGMENT))
+	if (unlikely(w->why == GN_CNT_ALONE_FRAGMENT))
 		return PARSED_TUPLE;
-	f->l4_len = (LOAD8(tcp + 12) >> 4) * 4;
-	if (f->l4_len < TCP_LEN || f->l4_len > f->l4_total)
-		return parse_malformed(f, PARSED_TUPLE);
-	f->tcp_flags = LOAD8(tcp + 13);
-	f->seq = bpf_ntohl(LOAD32(tcp + 4));
+	l4_len = (LOAD8(tcp + 12) >> 4) * 4;
+	if (l4_len < TCP_LEN || l4_len > w->l4_total)
+		return parse_malformed(w, PARSED_TUPLE);
 	w1 = LOAD64(tcp + 8);
 	w2 = LOAD32(tcp + 16);
 	sum = sum64(w0) + sum64(w1) + w2;
-	id->tcp[0] = w1 & ~bpf_cpu_to_be64(TCP_WORD_FREE);
-	id->fixed[2] |= (__u64)LOAD16(tcp + 18) << 32;
+	w->id.tcp[0] = w1 & ~bpf_cpu_to_be64(TCP_WORD_FREE);
 
 	/* Options: an odd number of 4-byte words ends in a word of its own. */
-	n = f->l4_len - TCP_LEN;
+	n = l4_len - TCP_LEN;
 	if (n & 4) {
-		void *tail = tcp + (f->l4_len - 4);
+		void *p = tcp + (l4_len - 4);
 
-		if (tail + 4 > f->end)
-			return parse_malformed(f, PARSED_TUPLE);
-		id->fixed[2] |= LOAD32(tail);
-		sum += LOAD32(tail);
+		if (p + 4 > f->end)
+			return parse_malformed(w, PARSED_TUPLE);
+		tail = LOAD32(p);
+		sum += tail;
 	}
+	w->id.fixed[2] |= tail | (__u64)LOAD16(tcp + 18) << 32;
 #pragma unroll
 	for (__u32 i = 0; i < IDENT_TCP_MAX - 1; i++) {
-		__u64 w;
+		__u64 word;
 
 		if (n < 8 * (i + 1))
 			break;
 		if (opt + 8 * (i + 1) > f->end)
-			return parse_malformed(f, PARSED_TUPLE);
-		w = LOAD64(opt + 8 * i);
-		id->tcp[1 + i] = w;
-		sum += sum64(w);
+			return parse_malformed(w, PARSED_TUPLE);
+		word = LOAD64(opt + 8 * i);
+		w->id.tcp[1 + i] = word;
+		sum += sum64(word);
 	}
-	id->ntcp = 1 + n / 8;
+	w->id.ntcp = 1 + n / 8;
+	w->meta.seq = bpf_ntohl(LOAD32(tcp + 4));
+	t = LOAD8(tcp + 13);
+	w->tcp_flags = t;
 	/* By arithmetic: a branch each would double the verifier's work. */
-	f->flags |= GN_F_TCP | (f->tcp_flags & TCP_PSH) * (GN_F_PSH / TCP_PSH) |
-		    (f->tcp_flags & TCP_FIN) * (GN_F_FIN / TCP_FIN) |
-		    (f->tcp_flags & TCP_CWR) / (TCP_CWR / GN_F_CWR);
-	parse_csum(f, sum, LOAD16(tcp + 16));
-	return PARSED_ALL;
+	return parse_done(f, w, l4_len, sum, LOAD16(tcp + 16),
+			  GN_F_TCP | (t & TCP_PSH) * (GN_F_PSH / TCP_PSH) |
+			  (t & TCP_FIN) * (GN_F_FIN / TCP_FIN) |
+			  (t & TCP_CWR) / (TCP_CWR / GN_F_CWR));
 }
 
-static __always_inline enum parsed parse_udp(struct frame *f, struct ident *id)
+static __always_inline enum parsed parse_udp(struct frame *f, struct work *w)
 {
 	void *udp = f->l4;
+	__u16 check, flags = GN_F_UDP;
 
-	if (udp + UDP_LEN > f->end || f->l4_total < UDP_LEN)
-		return parse_malformed(f, PARSED_NOTHING);
-	id->tuple[0] = LOAD32(udp);
-	if (unlikely(f->why == GN_CNT_ALONE_FRAGMENT))
+	if (udp + UDP_LEN > f->end || w->l4_total < UDP_LEN)
+		return parse_malformed(w, PARSED_NOTHING);
+	if (unlikely(w->why == GN_CNT_ALONE_FRAGMENT))
 		return PARSED_TUPLE;
-	f->l4_len = UDP_LEN;
-	f->seq = 0;
-	f->tcp_flags = 0;
-	id->ntcp = 0;
-	if (bpf_ntohs(LOAD16(udp + 4)) != f->l4_total)
-		return parse_malformed(f, PARSED_TUPLE);
-	f->flags |= GN_F_UDP;
-	if (LOAD16(udp + 6)) {
-		parse_csum(f, sum64(LOAD64(udp)), LOAD16(udp + 6));
-	} else {
-		if (f->ipv6)	/* RFC 8200, section 8.1 */
-			return parse_malformed(f, PARSED_TUPLE);
-		f->flags |= GN_F_CSUM_NONE;
-		f->payload_sum = 0;
+	check = LOAD16(udp + 6);
+	if (bpf_ntohs(LOAD16(udp + 4)) != w->l4_total)
+		return parse_malformed(w, PARSED_TUPLE);
+	if (!check) {
+		if (w->flags & GN_F_IPV6)	/* RFC 8200, section 8.1 */
+			return parse_malformed(w, PARSED_TUPLE);
+		flags |= GN_F_CSUM_NONE;
 	}
-	return PARSED_ALL;
+	w->id.ntcp = 0;
+	w->tcp_flags = 0;
+	w->meta.seq = 0;
+	return parse_done(f, w, UDP_LEN, sum64(LOAD64(udp)), check, flags);
 }
 
+_Static_assert((GN_F_CSUM_PARTIAL | GN_F_CSUM_NONE) >> 3 == IDENT_SHAPE_CSUM, "parse_done()");
+
 /*
- * Everything behind the tags.
+ * Everything behind the tags. Fills w->meta from seq to l4_len if all of it made sense.
  *
- * Return: how much of it made sense; f->why says what is wrong with it
+ * Return: how much of it made sense; w->why says what is wrong with it
  */
-static __always_inline enum parsed parse_l3(struct frame *f, struct ident *id)
+static __always_inline enum parsed parse_l3(struct frame *f, struct work *w)
 {
 	enum parsed got;
 
-	f->why = GN_CNT_RX;
-	f->flags = 0;
-	id->nrare = 0;
+	w->why = GN_CNT_RX;
+	w->id.next = 0;
 	JOIN(f->l3_off);
 	JOIN(f->ntags);
+	w->id.fixed[2] = IDENT_SHAPE(f->ntags);
 	if (unlikely(f->ntags)) {
-		id->rare[0] = LOAD32(f->data + 12);
+		w->id.tags = LOAD32(f->data + 12);
 		if (f->ntags > 1 && f->data + ETH_HLEN + 2 * VLAN_LEN <= f->end)
-			id->rare[0] |= (__u64)LOAD32(f->data + 16) << 32;
-		id->nrare = 1;
+			w->id.tags |= (__u64)LOAD32(f->data + 16) << 32;
 	}
 	if (likely(f->type == bpf_htons(ETH_P_IP)))
-		got = parse_ipv4(f, id);
+		got = parse_ipv4(f, w);
 	else if (f->type == bpf_htons(ETH_P_IPV6))
-		got = parse_ipv6(f, id);
+		got = parse_ipv6(f, w);
 	else if (is_vlan(f->type) && f->ntags < 2)
-		return parse_malformed(f, PARSED_NOTHING);
+		return parse_malformed(w, PARSED_NOTHING);
 	else
 		return PARSED_NOTHING;
 	if (got == PARSED_NOTHING)
 		return got;
-	JOIN(f->why);
 	JOIN(f->proto);
-	JOIN(f->l4_off);
 	if (likely(f->proto == IPPROTO_TCP))
-		return parse_tcp(f, id);
+		return parse_tcp(f, w);
 	if (f->proto == IPPROTO_UDP)
-		return parse_udp(f, id);
+		return parse_udp(f, w);
 	return PARSED_NOTHING;
 }
 
