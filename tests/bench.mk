@@ -13,7 +13,7 @@ $(B)/tests/bench/dpdk_gro.o: GN_CFLAGS += $(patsubst -I%,-isystem %,$(shell pkg-
 $(B)/tests/bench/dpdk_gro: GN_LIBS += $(shell pkg-config --libs libdpdk)
 endif
 
-$(B)/tests/bench/gen.o $(B)/tests/bench/raw.o: $(B)/tests/bench/%.o: | $(B)/tests/bench/%.skel.h
+$(BENCH_BIN:=.o) $(BENCH_SHARED): | $(patsubst %.bpf.c,$(B)/%.skel.h,$(BENCH_BPF))
 $(BENCH_BIN): $(B)/tests/bench/%: $(B)/tests/bench/%.o $(BENCH_SHARED)
 	$(call say,LD,$@)$(CC) $(GN_LDFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(GN_LIBS)
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /* What the benchmark's receivers share, see bench.h. */
 #include "bench.h"
+#include "tests/bench/cpu.skel.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -40,28 +41,56 @@ uint64_t bench_now(void)
 	return clock_ns(CLOCK_MONOTONIC);
 }
 
+static struct cpu_bpf *cpu_skel;
+static unsigned int cpu_gen;
+
+int bench_busy_start(unsigned int gen_cpu)
+{
+	struct cpu_bpf *skel = cpu_bpf__open();
+	int err = skel ? 0 : -errno;
+
+	if (!err) {
+		skel->rodata->cfg_cpu = gen_cpu;
+		err = cpu_bpf__load(skel);
+	}
+	if (!err)
+		err = cpu_bpf__attach(skel);
+	if (err) {
+		fprintf(stderr, "cannot measure softirqs: %s\n", strerror(-err));
+		cpu_bpf__destroy(skel);
+		return err;
+	}
+	cpu_skel = skel;
+	cpu_gen = gen_cpu;
+	return 0;
+}
+
 /*
- * The tick samples who runs, and a load that a timer starts is in step with it: user and
- * system time would be guesses. Idle time is measured at its ends (NO_HZ), so
- * busy is what remains of the time of all CPUs.
+ * The tick samples who runs, and a load that comes at regular times is in step with it:
+ * user and system time would be guesses. Idle time is measured at its ends (NO_HZ), so
+ * busy is what remains of a CPU's time.
  */
-uint64_t bench_busy_ns(void)
+static uint64_t busy_ns(void)
 {
 	unsigned long long user, nice, sys, idle, iowait;
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN), hz = sysconf(_SC_CLK_TCK);
-	uint64_t all, unused;
-	FILE *f = fopen("/proc/stat", "re");
-	int n;
+	uint64_t tick = NS / (uint64_t)sysconf(_SC_CLK_TCK), sum;
+	unsigned int cpu;
+	char line[512];
+	FILE *f;
 
+	if (!cpu_skel)
+		return 0;
+	f = fopen("/proc/stat", "re");
 	if (!f)
 		return 0;
-	n = fscanf(f, "cpu %llu %llu %llu %llu %llu", &user, &nice, &sys, &idle, &iowait);
+	sum = cpu_skel->bss->softirq_ns;
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "cpu%u %llu %llu %llu %llu %llu", &cpu, &user, &nice,
+			   &sys, &idle, &iowait) == 6 &&
+		    cpu != cpu_gen)
+			sum += clock_ns(CLOCK_BOOTTIME) - (idle + iowait) * tick;
 	fclose(f);
-	if (n != 5)
-		return 0;
-	all = clock_ns(CLOCK_BOOTTIME) * (uint64_t)cpus;
-	unused = (idle + iowait) * (NS / (uint64_t)hz);
-	return all > unused ? all - unused : 0;
+	return sum;
 }
 
 void bench_window_init(struct bench_window *w, double warm_s, double len_s)
@@ -88,16 +117,14 @@ enum bench_state bench_window_state(struct bench_window *w, unsigned int packets
 		if (now - w->first < w->warm_ns)
 			return BENCH_BEFORE;
 		w->begun = true;
-		w->busy_ns = bench_busy_ns();
-		w->cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+		w->busy_ns = busy_ns();
 		w->begin = bench_now();
 		return BENCH_BEGIN;
 	}
 	if (now - w->begin < w->len_ns)
 		return BENCH_DURING;
 	w->end = now;
-	w->busy_ns = bench_busy_ns() - w->busy_ns;
-	w->cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - w->cpu_ns;
+	w->busy_ns = busy_ns() - w->busy_ns;
 	return BENCH_DONE;
 }
 
@@ -140,10 +167,11 @@ void bench_print(const char *subject, const struct bench_window *w,
 	}
 	printf("{\"subject\":\"%s\",\"packets\":%" PRIu64 ",\"frames\":%" PRIu64
 	       ",\"bytes\":%" PRIu64 ",\"bad\":%" PRIu64 ",\"seconds\":%.6f,\"pps\":%.0f,"
-	       "\"gbps\":%.4f,\"cpu_s\":%.4f,\"busy_s\":%.4f",
+	       "\"gbps\":%.4f",
 	       subject, r->packets, r->frames, r->frame_bytes, r->bad, s,
-	       (double)r->packets / s, (double)r->frame_bytes * 8 / s / 1e9,
-	       (double)w->cpu_ns / 1e9, (double)w->busy_ns / 1e9);
+	       (double)r->packets / s, (double)r->frame_bytes * 8 / s / 1e9);
+	if (w->busy_ns)
+		printf(",\"busy_s\":%.4f", (double)w->busy_ns / 1e9);
 	if (r->packets && r->frames)
 		printf(",\"packets_per_super\":%.3f",
 		       (double)r->packets / (double)r->frames);

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the benchmark's receivers share: when to measure, CPU time of the whole
- * machine, latency from the stamps in the payload. One thread uses it.
+ * What the benchmark's receivers share: when to measure, CPU time of the receive
+ * path on all CPUs, latency from the stamps in the payload. One thread uses it.
+ *
+ * COMMON options of every receiver: --seconds S, how long to measure; --warmup S, time
+ * after the first packet that does not count; --busy CPU, measure CPU time, the
+ * generator being on CPU.
  */
 #ifndef GN_BENCH_H
 #define GN_BENCH_H
@@ -22,8 +26,14 @@ void bench_signals(void);
 /** bench_now() - CLOCK_MONOTONIC, ns: the clock of the stamps */
 uint64_t bench_now(void);
 
-/** bench_busy_ns() - time that all CPUs were not idle since boot, ns; /proc/stat */
-uint64_t bench_busy_ns(void);
+/**
+ * bench_busy_start() - measure CPU time
+ * @gen_cpu:	the generator's CPU: of it only the network softirqs count, of the others
+ *		all that is not idle
+ *
+ * Return: 0, -errno (said on stderr). Without it results have no CPU time.
+ */
+int bench_busy_start(unsigned int gen_cpu);
 
 /*
  * The measured time: it begins @warm_ns after the first packet and takes @len_ns.
@@ -39,7 +49,7 @@ enum bench_state {
 struct bench_window {
 	uint64_t warm_ns, len_ns, give_up_ns; /* no packet for so long: done */
 	uint64_t created, first, begin, end;  /* times; 0: not yet */
-	uint64_t busy_ns, cpu_ns;	      /* set when done: all CPUs; this process */
+	uint64_t busy_ns; /* CPU time of the receive path; set when done */
 	bool begun;
 };
 

@@ -2,7 +2,7 @@
 /*
  * The peer: DPDK's AF_XDP driver, packet-type parse and rte_gro, then drop.
  *
- *	dpdk_gro --if IF [--seconds S] [--warmup S] [--cpu N] [--busy-budget N]
+ *	dpdk_gro --if IF [COMMON] [--cpu N] [--busy-budget N]
  *		 [--no-huge] [--no-gro] [--stamps]
  *
  * The lightweight mode of rte_gro: every burst is aggregated by itself, as the DPDK
@@ -169,6 +169,7 @@ int main(int argc, char **argv)
 		{ "if", required_argument, NULL, 'i' },
 		{ "seconds", required_argument, NULL, 's' },
 		{ "warmup", required_argument, NULL, 'w' },
+		{ "busy", required_argument, NULL, 'B' },
 		{ "cpu", required_argument, NULL, 'c' },
 		{ "busy-budget", required_argument, NULL, 'b' },
 		{ "no-huge", no_argument, NULL, 'h' },
@@ -178,6 +179,7 @@ int main(int argc, char **argv)
 	};
 	struct dpdk d = { .cpu = "1", .busy_budget = -1, .huge = true, .gro = true };
 	double seconds = 1, warmup = 0.3;
+	int busy_cpu = -1;
 	int o, err;
 
 	while ((o = getopt_long(argc, argv, "", opts, NULL)) != -1) {
@@ -185,6 +187,7 @@ int main(int argc, char **argv)
 		case 'i': d.ifname = optarg; break;
 		case 's': seconds = atof(optarg); break;
 		case 'w': warmup = atof(optarg); break;
+		case 'B': busy_cpu = atoi(optarg); break;
 		case 'c': d.cpu = optarg; break;
 		case 'b': d.busy_budget = atoi(optarg); break;
 		case 'h': d.huge = false; break;
@@ -207,14 +210,18 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	bench_signals();
+	err = busy_cpu >= 0 ? bench_busy_start((unsigned int)busy_cpu) : 0;
+	if (err)
+		goto stop;
 	fprintf(stderr, "ready\n");
 	bench_window_init(&d.win, warmup, seconds);
 	receive(&d);
 	bench_print(d.gro ? "dpdk-gro" : "dpdk-drop", &d.win, &d.res, &d.lat);
+stop:
 	free(d.lat.ns);
 	/* Detaches the XDP program. */
 	rte_eth_dev_stop(d.port);
 	rte_eth_dev_close(d.port);
 	rte_eal_cleanup();
-	return 0;
+	return err ? 1 : 0;
 }

@@ -13,6 +13,11 @@
  * The payload begins with a time and its complement. Their one's complement sum
  * is always 0xffff, so a time stamp needs no other checksum.
  *
+ * With a rate, the first frame of a batch waits in here until it is due. The generator's
+ * CPU then spins; sleeping between system calls instead would take new pages for every
+ * batch, and whoever holds on to frames (the kernel's own stack) would pay for
+ * filling them.
+ *
  * One CPU runs it; the state needs no atomics.
  */
 #include <linux/bpf.h>
@@ -23,6 +28,11 @@
 #define TCP_OFF (IP_OFF + 20)
 #define PAY_OFF (TCP_OFF + 20)
 
+#define WAIT_LOOPS (1U << 20) /* more than the longest gap takes */
+#define MAX_LATE_NS                                                                      \
+	10000000 /* then time is given up rather than made good by a flood               \
+		  */
+
 /* Set by user space before the program is loaded. */
 const volatile __u32 cfg_flows = 1;	 /* TCP connections, told apart by source port */
 const volatile __u32 cfg_burst = 1;	 /* consecutive segments of one flow */
@@ -31,6 +41,8 @@ const volatile __u32 cfg_port = 10000;	 /* source port of flow 0 */
 const volatile __u32 cfg_ip_sum;	 /* IPv4 header without identification */
 const volatile __u32 cfg_tcp_sum;	 /* pseudo header, TCP header, payload without
 					  * source port and sequence */
+const volatile __u64 cfg_gap_ns;	 /* time between batches, 0: none */
+const volatile __u32 cfg_batch = 64;	 /* frames; equals the batch of the test run */
 const volatile __u32 cfg_stamp;		 /* write times into the payload */
 
 /* Where the traffic stands: segment @seg of this turn's burst of flow @flow. */
@@ -38,12 +50,34 @@ __u32 flow, seg;
 __u32 turn_seq; /* TCP sequence at which all flows' bursts begin */
 __u16 turn_id;	/* likewise, IPv4 identification */
 __u64 sent;	/* frames */
+__u64 due_ns;	/* when the next batch may leave */
+__u64 late;	/* times the generator was too slow by MAX_LATE_NS */
 
 static __always_inline __u16 fold_not(__u32 sum)
 {
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	return ~sum;
+}
+
+static long wait_step(__u32 i, void *ctx)
+{
+	return bpf_ktime_get_ns() >= due_ns;
+}
+
+static __always_inline void wait_until_due(void)
+{
+	__u64 now = bpf_ktime_get_ns();
+
+	if (!due_ns) {
+		due_ns = now;
+	} else if (now > due_ns + MAX_LATE_NS) {
+		due_ns = now;
+		late++;
+	}
+	if (now < due_ns)
+		bpf_loop(WAIT_LOOPS, wait_step, (void *)0, 0);
+	due_ns += cfg_gap_ns;
 }
 
 SEC("xdp")
@@ -56,6 +90,8 @@ int gen(struct xdp_md *ctx)
 
 	if (data + PAY_OFF > end)
 		return XDP_DROP;
+	if (cfg_gap_ns && sent % cfg_batch == 0)
+		wait_until_due();
 	*(__be16 *)(data + IP_OFF + 2) = bpf_htons(40 + cfg_payload);
 	*(__be16 *)(data + IP_OFF + 4) = bpf_htons(id);
 	*(__be16 *)(data + IP_OFF + 10) = bpf_htons(fold_not(cfg_ip_sum + id));

@@ -10,8 +10,7 @@
  * XDP_TX for frames that claim to come from IF, so they come out at its peer. The peer
  * must have NAPI on: an XDP program, or generic receive offload.
  *
- * With --rate it sends a batch, then sleeps until the next is due; it never spins, so
- * CPU time measured beside it is not all its own.
+ * With --rate the program waits for the time of each batch, spinning.
  *
  * Ends after S seconds, N frames, or at SIGTERM, and prints one JSON line.
  */
@@ -23,8 +22,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <time.h>
 #include <arpa/inet.h>
 #include <linux/bpf.h>
 #include <linux/if_link.h>
@@ -39,7 +36,8 @@
 #define MAX_SIZE	 3400	    /* what the kernel fits into a page of live frames */
 #define LOOPBACK_IFINDEX 1	    /* include/net/flow.h */
 #define MAX_BATCH	 256	    /* TEST_XDP_MAX_BATCH, net/bpf/test_run.c */
-#define CHUNK_FRAMES	 (1U << 20) /* one system call at full speed */
+#define CHUNK_FRAMES	 (1U << 16) /* one system call; it ends early at a signal */
+#define MIN_BATCHES	 500	    /* a second: a program may not wait long */
 
 struct gen_conf {
 	const char *ifname;
@@ -181,6 +179,8 @@ static void build(const struct gen_conf *c, uint8_t *f, struct gen_bpf__rodata *
 	ro->cfg_burst = c->burst;
 	ro->cfg_payload = payload;
 	ro->cfg_stamp = c->stamp;
+	ro->cfg_batch = c->batch;
+	ro->cfg_gap_ns = c->rate ? c->batch * 1000000000ULL / c->rate : 0;
 	ro->cfg_ip_sum = sum_be(ip, 20);
 	ro->cfg_tcp_sum = sum_be(tcp, 20 + payload) + sum_be(pseudo, sizeof(pseudo));
 }
@@ -198,43 +198,25 @@ static int run_frames(int prog, const struct gen_conf *c, uint8_t *frame, uint32
 	return bpf_prog_test_run_opts(prog, &o);
 }
 
-static void sleep_until(uint64_t t)
-{
-	struct timespec ts = {
-		.tv_sec = (time_t)(t / 1000000000),
-		.tv_nsec = (long)(t % 1000000000),
-	};
-
-	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL);
-}
-
-/* Send until it is enough. A paced sender that is late by more than 10 ms gives up the
- * time rather than sending a flood. */
+/* Send until it is enough. */
 static int send_all(const struct gen_conf *c, int prog, uint8_t *frame,
 		    const volatile __u64 *sent)
 {
-	uint64_t start = bench_now(), due = start, now = start;
-	uint64_t end = c->seconds > 0 ? start + (uint64_t)(c->seconds * 1e9) : UINT64_MAX;
+	uint64_t now = bench_now(), chunk = c->rate ? c->rate / 10 + 1 : CHUNK_FRAMES;
+	uint64_t end = c->seconds > 0 ? now + (uint64_t)(c->seconds * 1e9) : UINT64_MAX;
 	int err;
 
-	while (!bench_stop && now < end && (!c->count || *sent < c->count)) {
-		uint64_t n = c->rate ? c->batch : CHUNK_FRAMES;
+	if (chunk > CHUNK_FRAMES)
+		chunk = CHUNK_FRAMES;
+	for (; !bench_stop && now < end && (!c->count || *sent < c->count);
+	     now = bench_now()) {
+		uint64_t n = chunk + c->batch - chunk % c->batch;
 
-		if (!c->rate && c->seconds > 0)
-			n = CHUNK_FRAMES / 16;
 		if (c->count && n > c->count - *sent)
 			n = c->count - *sent;
 		err = run_frames(prog, c, frame, (uint32_t)n);
 		if (err && err != -EINTR)
 			return err;
-		now = bench_now();
-		if (!c->rate)
-			continue;
-		due += n * 1000000000ULL / c->rate;
-		if (now > due + 10000000)
-			due = now;
-		sleep_until(due);
-		now = bench_now();
 	}
 	return 0;
 }
@@ -256,6 +238,8 @@ int main(int argc, char **argv)
 
 	if (parse_args(&c, argc, argv))
 		return 2;
+	if (c.rate && c.batch > c.rate / MIN_BATCHES + 1)
+		c.batch = (uint32_t)(c.rate / MIN_BATCHES + 1);
 	c.ifindex = if_nametoindex(c.ifname);
 	if (!c.ifindex) {
 		fprintf(stderr, "gen: no interface %s in this namespace\n", c.ifname);
@@ -287,7 +271,6 @@ int main(int argc, char **argv)
 		goto destroy;
 	}
 	bench_signals();
-	prctl(PR_SET_TIMERSLACK, 1UL);
 	t0 = bench_now();
 	err = send_all(&c, bpf_program__fd(skel->progs.gen), frame, &skel->bss->sent);
 	t1 = bench_now();
@@ -296,10 +279,11 @@ int main(int argc, char **argv)
 	s = (double)(t1 - t0) / 1e9;
 	printf("{\"sent\":%" PRIu64
 	       ",\"seconds\":%.6f,\"pps\":%.0f,\"gbps\":%.4f,\"flows\":%u,"
-	       "\"burst\":%u,\"size\":%u,\"rate\":%" PRIu64 ",\"batch\":%u}\n",
+	       "\"burst\":%u,\"size\":%u,\"rate\":%" PRIu64
+	       ",\"batch\":%u,\"late\":%" PRIu64 "}\n",
 	       (uint64_t)skel->bss->sent, s, (double)skel->bss->sent / s,
 	       (double)skel->bss->sent * c.size * 8 / s / 1e9, c.flows, c.burst, c.size,
-	       c.rate, c.batch);
+	       c.rate, c.batch, (uint64_t)skel->bss->late);
 	bpf_xdp_detach(LOOPBACK_IFINDEX, XDP_FLAGS_SKB_MODE, NULL);
 destroy:
 	gen_bpf__destroy(skel);

@@ -2,7 +2,7 @@
 /*
  * What a running ghostnicd does in a given time, by its own counters.
  *
- *	gnstat --ctl SOCKET --size BYTES [--seconds S] [--warmup S] [--subject NAME]
+ *	gnstat --ctl SOCKET --size BYTES [COMMON] [--subject NAME]
  *
  * Asks for {"cmd":"stats"} before and after, so the daemon's packet path is the one
  * that ships: nothing is added to it for the benchmark. All traffic is the generator's,
@@ -169,11 +169,13 @@ int main(int argc, char **argv)
 		{ "size", required_argument, NULL, 'z' },
 		{ "seconds", required_argument, NULL, 's' },
 		{ "warmup", required_argument, NULL, 'w' },
+		{ "busy", required_argument, NULL, 'B' },
 		{ "subject", required_argument, NULL, 'n' },
 		{ 0 },
 	};
 	const char *ctl = "/run/ghostnic/ctl.sock", *subject = "ghostnic";
 	double seconds = 1, warmup = 0.3;
+	int busy_cpu = -1;
 	struct bench_result res = { 0 };
 	struct bench_window win;
 	uint64_t lost = 0;
@@ -186,6 +188,7 @@ int main(int argc, char **argv)
 		case 'z': size = (uint32_t)atoi(optarg); break;
 		case 's': seconds = atof(optarg); break;
 		case 'w': warmup = atof(optarg); break;
+		case 'B': busy_cpu = atoi(optarg); break;
 		case 'n': subject = optarg; break;
 		default: return 2;
 		}
@@ -197,6 +200,9 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	bench_signals();
+	err = busy_cpu >= 0 ? bench_busy_start((unsigned int)busy_cpu) : 0;
+	if (err)
+		goto close;
 	fprintf(stderr, "ready\n");
 	bench_window_init(&win, warmup, seconds);
 	err = measure(fd, &win, &res, &lost);

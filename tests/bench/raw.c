@@ -2,7 +2,7 @@
 /*
  * Raw AF_XDP: receive and drop, the ceiling of any AF_XDP receiver here.
  *
- *	raw --if IF [--seconds S] [--warmup S] [--chunks N] [--stamps] [--drop]
+ *	raw --if IF [COMMON] [--chunks N] [--stamps] [--drop]
  *
  * Same chunk size, rings, burst and kind of memory as ghostnicd, one queue, copy or zero
  * copy as the driver has it. The loop spins, and reads nothing of a frame but a
@@ -164,6 +164,7 @@ int main(int argc, char **argv)
 		{ "if", required_argument, NULL, 'i' },
 		{ "seconds", required_argument, NULL, 's' },
 		{ "warmup", required_argument, NULL, 'w' },
+		{ "busy", required_argument, NULL, 'B' },
 		{ "chunks", required_argument, NULL, 'c' },
 		{ "drop", no_argument, NULL, 'd' },
 		{ "stamps", no_argument, NULL, 't' },
@@ -171,6 +172,7 @@ int main(int argc, char **argv)
 	};
 	bool drop = false, stamps = false;
 	double seconds = 1, warmup = 0.3;
+	int busy_cpu = -1;
 	const char *ifname = NULL;
 	uint32_t chunks = RING_SIZE;
 	struct raw r = { 0 };
@@ -182,6 +184,7 @@ int main(int argc, char **argv)
 		case 'i': ifname = optarg; break;
 		case 's': seconds = atof(optarg); break;
 		case 'w': warmup = atof(optarg); break;
+		case 'B': busy_cpu = atoi(optarg); break;
 		case 'c': chunks = (uint32_t)atoi(optarg); break;
 		case 'd': drop = true; break;
 		case 't': stamps = true; break;
@@ -215,6 +218,9 @@ int main(int argc, char **argv)
 		goto detach;
 	}
 	bench_signals();
+	err = busy_cpu >= 0 ? bench_busy_start((unsigned int)busy_cpu) : 0;
+	if (err)
+		goto detach;
 	fprintf(stderr, "ready\n");
 	bench_window_init(&r.win, warmup, seconds);
 	if (drop)

@@ -19,7 +19,7 @@ def right(n): (" " * n) + . | .[-n:];
 | (reduce $all[] as $r ({}; .[$r.round | tostring][$r.subject][$r.metric] = $r.value)) as $rounds
 | [["pps", "Mpps"], ["gbps", "Gbit/s"], ["packets_per_super", "merged"],
    ["user_ns_per_packet", "user ns"], ["cpu_s_per_gb", "CPU s/GB"],
-   ["cpu_s_per_gb_all", "with gen"], ["latency_us_p50", "p50 us"],
+   ["latency_us_p50", "p50 us"],
    ["latency_us_p99", "p99 us"], ["rss_mib", "MiB"]] as $cols
 | [["user_ns_per_packet", "ghostnic-carry", "dpdk-gro"],
    ["user_ns_per_packet", "ghostnic-verify", "dpdk-gro"],

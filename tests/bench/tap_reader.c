@@ -2,7 +2,7 @@
 /*
  * Reader of super-packets with virtio-net headers, as a VM's device model would be.
  *
- *	tap_reader --tap DEV [--seconds S] [--warmup S]		makes the TAP, reads it
+ *	tap_reader --tap DEV [COMMON]		makes the TAP, reads it
  *	tap_reader --packet DEV ...				AF_PACKET on a device
  *
  * --tap is the kernel's own path: what the bridge sends out of DEV arrives here, with
@@ -168,11 +168,13 @@ int main(int argc, char **argv)
 		{ "packet", required_argument, NULL, 'p' },
 		{ "seconds", required_argument, NULL, 's' },
 		{ "warmup", required_argument, NULL, 'w' },
+		{ "busy", required_argument, NULL, 'B' },
 		{ "subject", required_argument, NULL, 'n' },
 		{ 0 },
 	};
 	const char *tap = NULL, *packet = NULL, *subject = "kernel-gro-tap";
 	double seconds = 1, warmup = 0.3;
+	int busy_cpu = -1;
 	struct bench_result res = { 0 };
 	struct bench_window win;
 	struct bench_lat lat;
@@ -184,6 +186,7 @@ int main(int argc, char **argv)
 		case 'p': packet = optarg; break;
 		case 's': seconds = atof(optarg); break;
 		case 'w': warmup = atof(optarg); break;
+		case 'B': busy_cpu = atoi(optarg); break;
 		case 'n': subject = optarg; break;
 		default: return 2;
 		}
@@ -203,6 +206,9 @@ int main(int argc, char **argv)
 	if (err)
 		goto close;
 	bench_signals();
+	err = busy_cpu >= 0 ? bench_busy_start((unsigned int)busy_cpu) : 0;
+	if (err)
+		goto close;
 	fprintf(stderr, "ready\n");
 	bench_window_init(&win, warmup, seconds);
 	err = read_all(fd, tap ? TAP_VNET_LEN : PACKET_VNET_LEN, &win, &res, &lat);
