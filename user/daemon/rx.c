@@ -72,13 +72,13 @@ static void deliver(struct worker *w, struct agg_out *out, uint64_t now_ns)
 }
 
 /* Metadata of the frame whose first buffer is @m; NULL: there is none. */
-static const struct gn_meta *find_meta(const struct mbuf_pool *p, struct mbuf *m)
+static struct gn_meta *find_meta(const struct mbuf_pool *p, struct mbuf *m)
 {
-	const struct gn_meta *meta = (const void *)(mbuf_data(p, m) - GN_META_SIZE);
+	struct gn_meta *meta = (void *)(mbuf_data(p, m) - GN_META_SIZE);
 
 	if (meta->magic == GN_META_MAGIC)
 		return meta;
-	meta = (const void *)mbuf_data(p, m);
+	meta = (void *)mbuf_data(p, m);
 	if (m->len < GN_META_SIZE + 14 || meta->magic != GN_META_MAGIC_INBAND)
 		return NULL;
 	m->addr += GN_META_SIZE;
@@ -91,7 +91,7 @@ static const struct gn_meta *find_meta(const struct mbuf_pool *p, struct mbuf *m
 static void push_frame(struct worker *w, struct mbuf *m, uint64_t now_ns,
 		       struct agg_out *out)
 {
-	const struct gn_meta *meta = find_meta(&w->pool, m);
+	struct gn_meta *meta = find_meta(&w->pool, m);
 
 	if (!meta) {
 		stat_add(&w->stats.rx_bad_meta, 1);
@@ -99,6 +99,9 @@ static void push_frame(struct worker *w, struct mbuf *m, uint64_t now_ns,
 		return;
 	}
 	m->meta = *meta;
+	/* Valid once: a program that redirects a frame without metadata leaves what is
+	 * in the chunk, and that must not speak for its frame. */
+	meta->magic = 0;
 	/* Headers end in the first buffer, a VLAN tag could be popped from it. */
 	if (!rx_check(&m->meta, m->total) || mbuf_hdr_len(m) > m->len || m->len < 18) {
 		stat_add(&w->stats.rx_bad_bounds, 1);
