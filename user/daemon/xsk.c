@@ -106,12 +106,16 @@ void xsk_close(struct xsk *x)
 void xsk_refill(struct xsk *x)
 {
 	struct mbuf_pool *p = x->pool;
+	/* What transmission may still take stays out of the ring: a pool smaller than
+	 * the ring would end in it whole, and nothing could be sent any more. */
+	uint32_t keep = x->tx_limit - x->tx_out;
+	uint32_t avail = p->nfree > keep ? p->nfree - keep : 0;
 	uint32_t n = xsk_prod_nb_free(&x->fill, XSK_RX_SIZE), idx;
 
-	if (n > p->nfree) {
-		if (!p->nfree)
+	if (n > avail) {
+		if (!avail)
 			stat_add(&x->stats.fill_low, 1);
-		n = p->nfree;
+		n = avail;
 	}
 	if (n && xsk_ring_prod__reserve(&x->fill, n, &idx) == n) {
 		for (uint32_t i = 0; i < n; i++)
