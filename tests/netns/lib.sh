@@ -54,18 +54,18 @@ gn_must()
 	"$@" || gn_die "failed ($?): $*"
 }
 
-# gn_check NAME CMD... - one case: does CMD succeed?
+# gn_check NAME CMD... - one case: does CMD succeed? Its output is shown if not.
 gn_check()
 {
-	local name=$1 out rc
+	local name=$1 rc
 	shift
-	out=$("$@" 2>&1)
+	"$@" >"$GN_TMP/check.out" 2>&1
 	rc=$?
 	if [ $rc = 0 ]; then
 		gn_ok "$name"
 	else
 		gn_fail "$name" "'$*' gave $rc"
-		[ -z "$out" ] || echo "$out" | tail -n 15 | sed 's/^/#   /'
+		tail -n 15 "$GN_TMP/check.out" | sed 's/^/#   /'
 	fi
 	return $rc
 }
@@ -93,6 +93,19 @@ gn_ns()
 		gn_must gn_exec "$ns" ip link set lo up
 		gn_must gn_exec "$ns" sh -c \
 			'echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad'
+	done
+}
+
+# gn_ns_del NAME... - end what runs in the namespaces, delete them
+gn_ns_del()
+{
+	local ns pid
+	for ns; do
+		for pid in $(ip netns pids "$ns"); do
+			kill -KILL "$pid"
+			wait "$pid"	# says "not a child" of a grandchild, "killed" of a child
+		done 2>/dev/null
+		gn_must ip netns del "$ns"
 	done
 }
 
@@ -146,7 +159,7 @@ gn_bpffs()
 {
 	export GHOSTNIC_BPFFS=$GN_TMP/bpf LIBXDP_BPFFS=$GN_TMP/bpf
 	gn_must mkdir -p "$GN_TMP/bpf"
-	mountpoint -q "$GN_TMP/bpf" || gn_must mount -t bpf bpf "$GN_TMP/bpf"
+	[ "$(stat -f -c %t "$GN_TMP/bpf")" = cafe4a11 ] || gn_must mount -t bpf bpf "$GN_TMP/bpf"
 }
 
 # gn_veth NS1 IF1 NS2 IF2 [MTU [QUEUES]] - a pair, both ends up
@@ -252,11 +265,7 @@ gn_world_end()
 	[ "$GN_DAEMON" = 0 ] || gn_stop "$GN_DAEMON"
 	GN_DAEMON=0
 	gn_must gn_exec host "$GN_BIN/ghostnic" detach h0
-	local ns
-	for ns in peer host vm1 vm2; do
-		ip netns pids "$ns" | xargs -r kill -KILL
-		gn_must ip netns del "$ns"
-	done
+	gn_ns_del peer host vm1 vm2
 }
 
 # gn_count NAME [JQ-FILTER] - a counter of "ghostnic stats -j", summed over all that have it

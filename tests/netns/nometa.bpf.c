@@ -10,13 +10,12 @@
 
 #include "../../bpf/offload_shared.h"
 
-/* As bpf/ghostnic.bpf.c declares it: libbpf takes the pinned one. */
+/* Stands for ghostnic's, which whoever loads this puts in its place. */
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
 	__uint(max_entries, GN_MAX_QUEUES);
 	__type(key, __u32);
 	__type(value, __u32);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } xsks SEC(".maps");
 
 SEC("xdp.frags")

@@ -30,13 +30,13 @@ nothing_bad()
 	return $rc
 }
 
-# tcp LABEL - a file both ways over both families, iperf3 both ways
+# tcp LABEL - the file (of gn_file) both ways over both families, iperf3 both ways
 tcp()
 {
-	gn_check "$1: 256 MiB in by IPv4" gn_copy peer vm1 10.0.0.11
-	gn_check "$1: 256 MiB out by IPv4" gn_copy vm1 peer 10.0.0.1
-	gn_check "$1: 256 MiB in by IPv6" gn_copy peer vm1 fd00::11
-	gn_check "$1: 256 MiB out by IPv6" gn_copy vm1 peer fd00::1
+	gn_check "$1: a file in by IPv4" gn_copy peer vm1 10.0.0.11
+	gn_check "$1: a file out by IPv4" gn_copy vm1 peer 10.0.0.1
+	gn_check "$1: a file in by IPv6" gn_copy peer vm1 fd00::11
+	gn_check "$1: a file out by IPv6" gn_copy vm1 peer fd00::1
 	gn_check "$1: iperf3 in, four streams" gn_iperf peer vm1 10.0.0.11 -n 64M -P 4
 	gn_check "$1: iperf3 out, four streams" gn_iperf peer vm1 10.0.0.11 -n 64M -P 4 -R
 	gn_check "$1: packets arrive merged" merged
@@ -148,6 +148,8 @@ gn_check "traffic between instances stays here" local_only
 gn_check "iperf3 to the host itself" gn_iperf peer host 10.0.0.2 -n 64M
 gn_world_end
 
+gn_file 64
+
 # ---- the peer completes its checksums, as a wire would carry them ------------------
 gn_world 1500
 gn_must gn_exec peer ethtool -K p0 tx off
@@ -175,6 +177,8 @@ tcp "mtu 9000"
 gn_check "ping, largest unfragmented at 9000" gn_ping peer 10.0.0.11 -M "do" -s 8972
 gn_check "ping from an instance at 9000" gn_ping vm1 10.0.0.1 -M "do" -s 8972
 gn_world_end
+
+gn_file 256
 
 # ---- VLAN 7: tagged on the wire, untagged inside ---------------------------------------
 gn_world 1500
