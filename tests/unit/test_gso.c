@@ -206,6 +206,7 @@ static struct mbuf *build_chain(const struct chain_case *c, enum trust trust, in
 		head->id_step = head->nsegs > 1 ? c->id_step : MBUF_STEP_ANY;
 		prev = m;
 	}
+	head->flags |= MBUF_CLOSED; /* says nothing about checksums */
 	return head;
 }
 
@@ -394,7 +395,7 @@ static void test_finish_lone(void **state)
 		struct virtio_net_hdr_v1 vh;
 
 		/* what aggregation may have noted must not reach the header */
-		head->flags = cases[i].flags;
+		head->flags = cases[i].flags | MBUF_CLOSED;
 		head->meta.flags |= GN_F_PSH | GN_F_CWR;
 		memcpy(before, mbuf_data(&pool, head), head->len);
 		memset(&vh, 0xff, sizeof(vh));
