@@ -2,7 +2,7 @@
 # Benchmarks: programs under $(B)/tests/bench, results in build/bench. They print
 # numbers and judge nothing. docs/benchmarks.md says what they mean.
 
-BENCH_BIN := $(addprefix $(B)/tests/bench/,gen raw tap_reader gnstat)
+BENCH_BIN := $(addprefix $(B)/tests/bench/,gen raw tap_reader gnstat pingpong)
 BENCH_SHARED := $(B)/tests/bench/bench.o
 
 # DPDK is a peer to compare with, not a dependency: built where it is installed.

@@ -218,6 +218,7 @@ find_load()
 subject()
 {
 	SUBJECT=$1
+	emit line_ns "$("$BENCH/pingpong" "$GEN_CPU" "$RX_CPU" || echo null)" ns
 	link_up
 	case $SUBJECT in
 	drop) xdp_drop() { xdp_start --drop; }; both xdp_drop ;;

@@ -15,12 +15,13 @@ def left(n): . + (" " * n) | .[:n];
 def right(n): (" " * n) + . | .[-n:];
 
 . as $all
-| (reduce $all[] as $r ({}; .[$r.subject][$r.metric] += [$r.value])) as $by
+| (reduce ($all[] | select(.value != null)) as $r ({}; .[$r.subject][$r.metric] += [$r.value])) as $by
 | (reduce $all[] as $r ({}; .[$r.round | tostring][$r.subject][$r.metric] = $r.value)) as $rounds
 | [["pps", "Mpps"], ["gbps", "Gbit/s"], ["packets_per_super", "merged"],
    ["user_ns_per_packet", "user ns"], ["cpu_s_per_gb", "CPU s/GB"],
    ["latency_us_p50", "p50 us"],
-   ["latency_us_p99", "p99 us"], ["rss_mib", "MiB"]] as $cols
+   ["latency_us_p99", "p99 us"], ["rss_mib", "MiB"],
+   ["line_ns", "line ns"]] as $cols
 | [["user_ns_per_packet", "ghostnic-carry", "dpdk-gro"],
    ["user_ns_per_packet", "ghostnic-verify", "dpdk-gro"],
    ["pps", "dpdk-gro", "raw"],
@@ -38,6 +39,8 @@ def right(n): (" " * n) + . | .[-n:];
    ["gbps", "tap-tcp", "veth-tcp"]] as $ratios
 | "",
   "medians of \($rounds | length) rounds",
+  ("line ns, the time of one cache line from CPU to CPU, in each round: "
+   + ([$rounds[] | [.[].line_ns | select(. != null)] | median | short] | join(" "))),
   (("subject" | left(18)) + ([$cols[] | .[1] | right(10)] | add)),
   ($by | keys_unsorted[] as $s | ($s | left(18))
    + ([$cols[] as $c | $by[$s][$c[0]] // [] | median | short | right(10)] | add)),
