@@ -11,7 +11,7 @@
 
 #include "still.h"
 
-#define CHUNKS	64
+#define CHUNKS 64
 
 void still_init(struct still *s, const char *name)
 {
@@ -59,7 +59,7 @@ struct instance *still_add(struct still *s, const char *spec, uint16_t id)
 	in->id = id;
 	ops = port_find(in->conf.port.kind);
 	assert(ops);
-	assert(!ops->open(&in->conf.port, STILL_QUEUES, &in->port));
+	assert(!ops->open(&in->conf.port, &in->env, STILL_QUEUES, &in->port));
 	s->iface.instance[GN_INSTANCE_INDEX(id)] = in;
 	for (unsigned int q = 0; q < STILL_QUEUES; q++)
 		worker_add_instance(&s->worker[q], in);
@@ -73,8 +73,13 @@ struct flow *still_flow(struct still *s, unsigned int q, unsigned int n,
 	struct flow *f = &s->worker[q].flows.flow[n];
 
 	*f = (struct flow){
-		.id = n + 1, .instance = instance, .l3_off = 14, .l4_off = 34,
-		.flags = GN_F_TCP, .hdr_len = 54, .last_ns = last_ns,
+		.id = n + 1,
+		.instance = instance,
+		.l3_off = 14,
+		.l4_off = 34,
+		.flags = GN_F_TCP,
+		.hdr_len = 54,
+		.last_ns = last_ns,
 	};
 	memcpy(f->hdr + 14 + 12, addrs, sizeof(addrs));
 	f->hdr[34] = (uint8_t)(n >> 8);

@@ -9,6 +9,7 @@
 
 struct daemon {
 	struct daemon_conf *conf;
+	struct loop *loop;		/* control thread's; not owned */
 	struct iface *iface[CONF_MAX_IFACES];
 	unsigned int nifaces;
 	uint64_t start_ns;		/* CLOCK_MONOTONIC */

@@ -169,7 +169,7 @@ static int create_workers(struct iface *i, const struct daemon_conf *d)
 }
 
 int iface_open(const struct iface_conf *conf, const struct daemon_conf *d,
-	       struct iface **out)
+	       struct loop *loop, struct iface **out)
 {
 	struct iface *i = calloc(1, sizeof(*i));
 	struct link_info link;
@@ -178,6 +178,7 @@ int iface_open(const struct iface_conf *conf, const struct daemon_conf *d,
 	if (!i)
 		return -ENOMEM;
 	snprintf(i->name, sizeof(i->name), "%s", conf->name);
+	i->loop = loop;
 	i->map_xsks = i->map_instances = i->flood_fd = -1;
 	err = link_query(i->name, &link);
 	i->ifindex = if_nametoindex(i->name);
@@ -246,6 +247,48 @@ static struct gn_instance_key key_of(const struct instance *in)
 	memcpy(key.mac, in->conf.mac, 6);
 	key.vlan = htons(in->conf.vlan);
 	return key;
+}
+
+/* Tell XDP of an instance, or of what its port takes now. */
+static int publish(const struct instance *in)
+{
+	const struct gn_instance_key key = key_of(in);
+	const struct gn_instance value = { .id = in->id, .flags = (uint16_t)in->port->gso };
+
+	return bpf_map_update_elem(in->iface->map_instances, &key, &value, BPF_ANY) ?
+		       -errno : 0;
+}
+
+/* port_env.changed() */
+static void env_changed(void *owner)
+{
+	struct instance *in = owner;
+	int err = publish(in);
+
+	if (err)
+		log_err("%s: instance %s: XDP's instance map: %s", in->iface->name,
+			in->conf.name, strerror(-err));
+}
+
+struct env_call {
+	void (*fn)(void *arg);
+	void *arg;
+};
+
+static void do_env_call(struct worker *w, void *arg)
+{
+	const struct env_call *c = arg;
+
+	c->fn(c->arg);
+}
+
+/* port_env.call() */
+static void env_call(void *owner, unsigned int queue, void (*fn)(void *arg), void *arg)
+{
+	const struct instance *in = owner;
+	struct env_call c = { .fn = fn, .arg = arg };
+
+	worker_call(in->iface->worker[queue], do_env_call, &c);
 }
 
 /* Undo the first @nworkers workers' knowledge of an instance, close it, forget it. */
@@ -331,8 +374,6 @@ int iface_add_instance(struct iface *i, const struct instance_conf *conf, char *
 {
 	int slot = find_slot(i, conf, err, errlen), ret;
 	const struct port_ops *ops = port_find(conf->port.kind);
-	struct gn_instance value = { 0 };
-	struct gn_instance_key key;
 	struct instance *in;
 
 	if (slot < 0)
@@ -345,10 +386,12 @@ int iface_add_instance(struct iface *i, const struct instance_conf *conf, char *
 	if (!in)
 		return -ENOMEM;
 	in->conf = *conf;
+	in->iface = i;
+	in->env = (struct port_env){ i->loop, in, env_call, env_changed };
 	in->id = (uint16_t)(slot | i->generation[slot] * GN_MAX_INSTANCES);
 	memcpy(in->conf.port.mac, conf->mac, 6);
 	in->conf.port.mtu = i->mtu;
-	ret = ops->open(&in->conf.port, i->nworkers, &in->port);
+	ret = ops->open(&in->conf.port, &in->env, i->nworkers, &in->port);
 	if (ret) {
 		snprintf(err, errlen, "port %s:%s: %s", conf->port.kind, conf->port.arg,
 			 strerror(-ret));
@@ -362,12 +405,9 @@ int iface_add_instance(struct iface *i, const struct instance_conf *conf, char *
 	if (ret)
 		log_warn("%s: the NIC does not take %s's address into its filter (%s): set it promiscuous",
 			 i->name, in->conf.name, strerror(-ret));
-	key = key_of(in);
-	value.id = in->id;
-	value.flags = (uint16_t)in->port->gso;
-	if (bpf_map_update_elem(i->map_instances, &key, &value, BPF_NOEXIST)) {
-		ret = -errno;
-		snprintf(err, errlen, "XDP's instance map: %s", strerror(errno));
+	ret = publish(in);
+	if (ret) {
+		snprintf(err, errlen, "XDP's instance map: %s", strerror(-ret));
 		drop_instance(i, in, i->nworkers);
 		return ret;
 	}

@@ -20,6 +20,7 @@ struct iface {
 	unsigned int ifindex;
 	uint32_t mtu;			/* bytes */
 	bool local_link;		/* veth: frames never cross a wire */
+	struct loop *loop;
 	int map_xsks, map_instances;	/* pinned maps, opened; -1 */
 	int flood_fd;			/* see flood.h */
 	struct worker **worker;		/* [nworkers] */
@@ -32,12 +33,13 @@ struct iface {
  * iface_open() - open the pins, create workers and sockets
  * @conf:	name and number of queues
  * @d:		poll mode, checksum mode, chunks, bpffs
+ * @loop:	for the ports; not owned
  * @out:	set on success; iface_close() frees it
  *
  * Return: 0 or -errno, logged with the remedy ("run: ghostnic attach IF")
  */
 int iface_open(const struct iface_conf *conf, const struct daemon_conf *d,
-	       struct iface **out);
+	       struct loop *loop, struct iface **out);
 
 /** iface_start() - start the threads, then let frames in (XSKMAP). Return: 0, -errno */
 int iface_start(struct iface *i);

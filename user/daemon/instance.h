@@ -13,6 +13,8 @@
 
 struct instance {
 	struct instance_conf conf;
+	struct iface *iface;
+	struct port_env env;		/* what its port sees of the interface */
 	uint16_t id;			/* gn_instance.id */
 	struct port *port;
 };

@@ -29,15 +29,16 @@
 #include "../lib/log.h"
 
 /* Exit status; documented in ghostnicd(8). */
-#define EXIT_START	1
-#define EXIT_USAGE	2
+#define EXIT_START 1
+#define EXIT_USAGE 2
 
-struct loop {
+struct app {
 	struct daemon d;
 	struct ctl *ctl;
-	int sigfd, epfd;
-	int notify_fd;		/* connected to NOTIFY_SOCKET, or -1 */
-	int ready_fd;		/* pipe to the process that waits for us, or -1 */
+	struct loop_watch *sig_watch, *ctl_watch;
+	int sigfd;
+	int notify_fd; /* connected to NOTIFY_SOCKET, or -1 */
+	int ready_fd;  /* pipe to the process that waits for us, or -1 */
 };
 
 /*
@@ -66,9 +67,10 @@ static int notify_open(void)
 	return fd;
 }
 
-static void notify(const struct loop *l, const char *state)
+static void notify(const struct app *l, const char *state)
 {
-	if (l->notify_fd >= 0 && send(l->notify_fd, state, strlen(state), MSG_NOSIGNAL) < 0)
+	if (l->notify_fd >= 0 &&
+	    send(l->notify_fd, state, strlen(state), MSG_NOSIGNAL) < 0)
 		log_warn("NOTIFY_SOCKET: %s", strerror(errno));
 }
 
@@ -118,20 +120,31 @@ static int background(void)
 	return fds[1];
 }
 
-static int watch(int epfd, int fd)
+static void on_ctl(void *arg, uint32_t events)
 {
-	struct epoll_event ev = { .events = EPOLLIN, .data.fd = fd };
-
-	return epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &ev) ? -errno : 0;
+	ctl_serve(((struct app *)arg)->ctl);
 }
 
-static int open_ifaces(struct loop *l, struct daemon_conf *conf)
+static void on_signal(void *arg, uint32_t events)
+{
+	struct app *l = arg;
+	struct signalfd_siginfo si;
+
+	if (read(l->sigfd, &si, sizeof(si)) != sizeof(si))
+		return;
+	log_info("signal %s from pid %u: stopping",
+		 si.ssi_signo == SIGINT ? "INT" : "TERM", si.ssi_pid);
+	loop_stop(l->d.loop);
+}
+
+static int open_ifaces(struct app *l, struct daemon_conf *conf)
 {
 	char err[256];
 	int ret;
 
 	for (unsigned int i = 0; i < conf->nifaces; i++) {
-		ret = iface_open(&conf->iface[i], conf, &l->d.iface[l->d.nifaces]);
+		ret = iface_open(&conf->iface[i], conf, l->d.loop,
+				 &l->d.iface[l->d.nifaces]);
 		if (ret)
 			return ret;
 		l->d.nifaces++;
@@ -156,12 +169,13 @@ static int open_ifaces(struct loop *l, struct daemon_conf *conf)
  * anything of that one is touched. Everything that needs rights comes before the sandbox,
  * every thread after it.
  */
-static int start(struct loop *l, struct daemon_conf *conf)
+static int start(struct app *l, struct daemon_conf *conf)
 {
 	int ret = ctl_open(&l->ctl, conf->ctl, &l->d);
 
 	if (!ret)
-		ret = watch(l->epfd, ctl_fd(l->ctl));
+		ret = loop_watch(l->d.loop, ctl_fd(l->ctl), EPOLLIN, on_ctl, l,
+				 &l->ctl_watch);
 	if (!ret)
 		ret = open_ifaces(l, conf);
 	if (!ret)
@@ -171,33 +185,10 @@ static int start(struct loop *l, struct daemon_conf *conf)
 	return ret;
 }
 
-/* Return: 0: told to stop, -errno */
-static int run(struct loop *l)
-{
-	struct epoll_event ev[2];
-
-	for (;;) {
-		int n = epoll_wait(l->epfd, ev, 2, -1);
-
-		if (n < 0 && errno != EINTR)
-			return -errno;
-		for (int i = 0; i < n; i++) {
-			struct signalfd_siginfo si;
-
-			if (ev[i].data.fd != l->sigfd) {
-				ctl_serve(l->ctl);
-			} else if (read(l->sigfd, &si, sizeof(si)) == sizeof(si)) {
-				log_info("signal %s from pid %u: stopping",
-					 si.ssi_signo == SIGINT ? "INT" : "TERM", si.ssi_pid);
-				return 0;
-			}
-		}
-	}
-}
-
 /* Counters are read when no worker changes them and before they are freed. */
-static void stop(struct loop *l, bool ran)
+static void stop(struct app *l, bool ran)
 {
+	loop_unwatch(l->d.loop, l->ctl_watch);
 	ctl_close(l->ctl);
 	for (unsigned int i = 0; ran && i < l->d.nifaces; i++)
 		for (unsigned int q = 0; q < l->d.iface[i]->nworkers; q++)
@@ -208,21 +199,23 @@ static void stop(struct loop *l, bool ran)
 		iface_close(l->d.iface[--l->d.nifaces]);
 }
 
-static int serve(struct loop *l, struct daemon_conf *conf)
+static int serve(struct app *l, struct daemon_conf *conf)
 {
 	int ret = start(l, conf);
 	bool ran = !ret;
 
 	if (ran) {
-		log_info("ghostnicd %s ready: %u interfaces, %u instances, control socket %s",
+		log_info("ghostnicd %s ready: %u interfaces, %u instances, control "
+			 "socket %s",
 			 GN_VERSION, l->d.nifaces, conf->ninstances, conf->ctl);
 		notify(l, "READY=1");
 		if (l->ready_fd >= 0) {
 			if (write(l->ready_fd, "", 1) < 0)
-				log_warn("nobody waits for the start: %s", strerror(errno));
+				log_warn("nobody waits for the start: %s",
+					 strerror(errno));
 			close(l->ready_fd);
 		}
-		ret = run(l);
+		ret = loop_run(l->d.loop);
 		notify(l, "STOPPING=1");
 	}
 	stop(l, ran);
@@ -248,7 +241,7 @@ int main(int argc, char **argv)
 {
 	/* Packet memory is locked; before kernel 5.11 maps count too. */
 	const struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY };
-	struct loop l = { .sigfd = -1, .epfd = -1, .notify_fd = -1, .ready_fd = -1 };
+	struct app l = { .sigfd = -1, .notify_fd = -1, .ready_fd = -1 };
 	struct daemon_conf conf;
 	struct timespec ts;
 	int ret;
@@ -259,8 +252,8 @@ int main(int argc, char **argv)
 		return ret < 0 ? EXIT_USAGE : 0;
 	}
 	if (conf.check_only) {
-		printf("configuration is valid: %u interfaces, %u instances\n", conf.nifaces,
-		       conf.ninstances);
+		printf("configuration is valid: %u interfaces, %u instances\n",
+		       conf.nifaces, conf.ninstances);
 		conf_fini(&conf);
 		return 0;
 	}
@@ -268,28 +261,28 @@ int main(int argc, char **argv)
 	if (!conf.foreground) {
 		l.ready_fd = background();
 		if (l.ready_fd < 0) {
-			log_err("cannot go into the background: %s", strerror(-l.ready_fd));
+			log_err("cannot go into the background: %s",
+				strerror(-l.ready_fd));
 			conf_fini(&conf);
 			return EXIT_START;
 		}
 	}
-	setrlimit(RLIMIT_MEMLOCK, &unlimited);	/* refused: umems tell what is missing */
+	setrlimit(RLIMIT_MEMLOCK, &unlimited); /* refused: umems tell what is missing */
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	l.d.conf = &conf;
 	l.d.start_ns = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 	l.notify_fd = notify_open();
 	l.sigfd = open_signals();
-	l.epfd = epoll_create1(EPOLL_CLOEXEC);
-	if (l.sigfd < 0 || l.epfd < 0 || watch(l.epfd, l.sigfd)) {
-		log_err("cannot start: %s", strerror(errno));
-		ret = -EIO;
-	} else {
+	ret = l.sigfd < 0 ? l.sigfd : loop_create(&l.d.loop);
+	if (!ret)
+		ret = loop_watch(l.d.loop, l.sigfd, EPOLLIN, on_signal, &l, &l.sig_watch);
+	if (ret)
+		log_err("cannot start: %s", strerror(-ret));
+	else
 		ret = serve(&l, &conf);
-	}
+	loop_destroy(l.d.loop);
 	if (l.sigfd >= 0)
 		close(l.sigfd);
-	if (l.epfd >= 0)
-		close(l.epfd);
 	if (l.notify_fd >= 0)
 		close(l.notify_fd);
 	conf_fini(&conf);

@@ -16,6 +16,7 @@
 
 #include "agg.h"
 #include "gso.h"
+#include "loop.h"
 #include "mbuf.h"
 
 #define PORT_MAX_IOV		(AGG_MAX_BUFS + 1)	/* virtio-net header and a chain */
@@ -62,19 +63,32 @@ struct port {
 	struct port_queue **queue;	/* [nqueues] */
 };
 
+/* What a port may ask of its surroundings, on the control thread. */
+struct port_env {
+	struct loop *loop;	/* to be called when a descriptor is readable */
+	void *owner;		/* first argument of the functions below */
+
+	/** call() - run @fn(@arg) on the worker of @queue between two bursts; waits */
+	void (*call)(void *owner, unsigned int queue, void (*fn)(void *arg), void *arg);
+
+	/** changed() - port.gso is another now: frames to come are aggregated by it */
+	void (*changed)(void *owner);
+};
+
 struct port_ops {
 	const char *name;
 
 	/**
 	 * open() - create the port and its queues
 	 * @conf:	settings
+	 * @env:	valid until close(); not owned
 	 * @nqueues:	number of workers
 	 * @out:	set on success; caller destroys it by close()
 	 *
 	 * Return: 0 or -errno; the cause has been logged
 	 */
-	int (*open)(const struct port_conf *conf, unsigned int nqueues,
-		    struct port **out);
+	int (*open)(const struct port_conf *conf, const struct port_env *env,
+		    unsigned int nqueues, struct port **out);
 
 	/** close() - undo open(); no worker uses the port any more */
 	void (*close)(struct port *p);

@@ -30,7 +30,8 @@ static void null_close(struct port *p)
 	free(p);
 }
 
-static int null_open(const struct port_conf *conf, unsigned int nqueues, struct port **out)
+static int null_open(const struct port_conf *conf, const struct port_env *env,
+		    unsigned int nqueues, struct port **out)
 {
 	struct port *p = calloc(1, sizeof(*p));
 

@@ -108,7 +108,8 @@ static const char *open_remedy(int err)
 	}
 }
 
-static int tap_open(const struct port_conf *conf, unsigned int nqueues, struct port **out)
+static int tap_open(const struct port_conf *conf, const struct port_env *env,
+		    unsigned int nqueues, struct port **out)
 {
 	struct port *p = calloc(1, sizeof(*p));
 	bool uso = true;

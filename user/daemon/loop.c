@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/* loop: epoll and callbacks. Contract in loop.h; control thread. */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "loop.h"
+
+#define MAX_EVENTS	16
+
+struct loop_watch {
+	void (*ready)(void *arg, uint32_t events);	/* NULL: removed */
+	void *arg;
+	int fd;
+	struct loop_watch *next;
+};
+
+struct loop {
+	int epfd;
+	bool stopping;
+	struct loop_watch *watches;
+	/* Removed in this round: events already fetched may still name them. */
+	struct loop_watch *removed;
+};
+
+int loop_create(struct loop **out)
+{
+	struct loop *l = calloc(1, sizeof(*l));
+	int err;
+
+	if (!l)
+		return -ENOMEM;
+	l->epfd = epoll_create1(EPOLL_CLOEXEC);
+	if (l->epfd < 0) {
+		err = -errno;
+		free(l);
+		return err;
+	}
+	*out = l;
+	return 0;
+}
+
+static void free_list(struct loop_watch **list)
+{
+	while (*list) {
+		struct loop_watch *w = *list;
+
+		*list = w->next;
+		free(w);
+	}
+}
+
+void loop_destroy(struct loop *l)
+{
+	if (!l)
+		return;
+	free_list(&l->watches);
+	free_list(&l->removed);
+	close(l->epfd);
+	free(l);
+}
+
+int loop_watch(struct loop *l, int fd, uint32_t events,
+	       void (*ready)(void *arg, uint32_t events), void *arg,
+	       struct loop_watch **out)
+{
+	struct loop_watch *w = calloc(1, sizeof(*w));
+	struct epoll_event ev = { .events = events, .data.ptr = w };
+	int err;
+
+	if (!w)
+		return -ENOMEM;
+	*w = (struct loop_watch){ .ready = ready, .arg = arg, .fd = fd, .next = l->watches };
+	if (epoll_ctl(l->epfd, EPOLL_CTL_ADD, fd, &ev)) {
+		err = -errno;
+		free(w);
+		return err;
+	}
+	l->watches = w;
+	*out = w;
+	return 0;
+}
+
+void loop_unwatch(struct loop *l, struct loop_watch *w)
+{
+	struct loop_watch **p = &l->watches;
+
+	if (!w)
+		return;
+	epoll_ctl(l->epfd, EPOLL_CTL_DEL, w->fd, NULL);
+	while (*p != w)
+		p = &(*p)->next;
+	*p = w->next;
+	w->ready = NULL;
+	w->next = l->removed;
+	l->removed = w;
+}
+
+int loop_run(struct loop *l)
+{
+	struct epoll_event ev[MAX_EVENTS];
+
+	l->stopping = false;
+	while (!l->stopping) {
+		int n = epoll_wait(l->epfd, ev, MAX_EVENTS, -1);
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		for (int i = 0; i < n; i++) {
+			struct loop_watch *w = ev[i].data.ptr;
+
+			if (w->ready)
+				w->ready(w->arg, ev[i].events);
+		}
+		free_list(&l->removed);
+	}
+	return 0;
+}
+
+void loop_stop(struct loop *l)
+{
+	l->stopping = true;
+}

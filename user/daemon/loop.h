@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * loop: the control thread's event loop.
+ *
+ * Whoever has a descriptor that becomes readable on the control thread registers it
+ * here: signals, the control socket, the message sockets of vhost-user ports. One
+ * thread; callbacks may add and remove watches, their own included.
+ */
+#ifndef GN_LOOP_H
+#define GN_LOOP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct loop;
+struct loop_watch;
+
+/** loop_create() - Return: 0, -errno; loop_destroy() frees it */
+int loop_create(struct loop **out);
+
+/** loop_destroy() - forget all watches, free; their descriptors stay open. NULL is fine */
+void loop_destroy(struct loop *l);
+
+/**
+ * loop_watch() - call @ready(@arg, events) whenever @fd has @events
+ * @l:		loop
+ * @fd:		descriptor; not owned
+ * @events:	EPOLLIN, EPOLLOUT; EPOLLHUP and EPOLLERR come unasked
+ * @ready:	called on the control thread; must not block
+ * @arg:	passed on
+ * @out:	handle for loop_unwatch()
+ *
+ * Return: 0, -ENOMEM, or epoll_ctl()'s -errno
+ */
+int loop_watch(struct loop *l, int fd, uint32_t events,
+	       void (*ready)(void *arg, uint32_t events), void *arg,
+	       struct loop_watch **out);
+
+/** loop_unwatch() - @ready is not called again; before closing the descriptor. NULL is fine */
+void loop_unwatch(struct loop *l, struct loop_watch *w);
+
+/** loop_run() - serve until loop_stop(). Return: 0, -errno */
+int loop_run(struct loop *l);
+
+/** loop_stop() - from a callback: loop_run() returns after it */
+void loop_stop(struct loop *l);
+
+#endif
