@@ -11,7 +11,11 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define EXPECT(cond) do { if (!(cond)) abort(); } while (0)
+#define EXPECT(cond)                                                                     \
+	do {                                                                             \
+		if (!(cond))                                                             \
+			abort();                                                         \
+	} while (0)
 
 static void check_message(const char *err)
 {

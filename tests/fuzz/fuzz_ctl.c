@@ -12,7 +12,7 @@
 #include "../../user/lib/log.h"
 #include "../unit/still.h"
 
-#define MAX_REQUESTS	8
+#define MAX_REQUESTS 8
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

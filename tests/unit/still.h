@@ -9,7 +9,7 @@
 
 #include "../../user/daemon/daemon.h"
 
-#define STILL_QUEUES	2
+#define STILL_QUEUES 2
 
 struct still {
 	struct daemon_conf conf;
@@ -17,7 +17,7 @@ struct still {
 	struct iface iface;
 	struct worker worker[STILL_QUEUES];
 	struct worker *workers[STILL_QUEUES];
-	uint32_t ring;		/* 0: pointers and flags of rings without entries */
+	uint32_t ring; /* 0: pointers and flags of rings without entries */
 };
 
 /** still_init() - interface @name with STILL_QUEUES queues, no instance */

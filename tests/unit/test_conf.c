@@ -16,17 +16,25 @@
 
 #include "../../user/daemon/conf.h"
 
-#define MAC	"mac=52:54:00:12:34:56"
-#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+#define MAC	      "mac=52:54:00:12:34:56"
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
 /* ---- instances ---------------------------------------------------------------- */
 
 static void parses_mac(void **state)
 {
 	static const char *const bad[] = {
-		"", "52", "52:54:00:12:34", "52:54:00:12:34:5", "52:54:00:12:34:567",
-		"52:54:00:12:34:56:78", "52-54-00-12-34-56", "5g:54:00:12:34:56",
-		"52:54:00:12:34:56 ", " 52:54:00:12:34:56", "+2:54:00:12:34:56",
+		"",
+		"52",
+		"52:54:00:12:34",
+		"52:54:00:12:34:5",
+		"52:54:00:12:34:567",
+		"52:54:00:12:34:56:78",
+		"52-54-00-12-34-56",
+		"5g:54:00:12:34:56",
+		"52:54:00:12:34:56 ",
+		" 52:54:00:12:34:56",
+		"+2:54:00:12:34:56",
 	};
 	const uint8_t want[6] = { 0x52, 0x54, 0x00, 0xab, 0xCD, 0xef };
 	uint8_t mac[6] = { 9, 9, 9, 9, 9, 9 }, before[6];
@@ -46,7 +54,8 @@ static void parses_instance(void **state)
 	char err[256];
 
 	assert_int_equal(conf_parse_instance("vm1," MAC ",vlan=7,port=tap:gn0", &in, err,
-					     sizeof(err)), 0);
+					     sizeof(err)),
+			 0);
 	assert_string_equal(in.name, "vm1");
 	assert_string_equal(in.iface, "");
 	assert_int_equal(in.mac[0], 0x52);
@@ -57,9 +66,11 @@ static void parses_instance(void **state)
 	assert_false(in.port.copy);
 
 	/* Any order; copy; the interface; names at their limits. */
-	assert_int_equal(conf_parse_instance("a.b_c-D890123456789012345678901,port=null,copy,"
-					     "vlan=4094,iface=eth0.5," MAC, &in, err,
-					     sizeof(err)), 0);
+	assert_int_equal(
+		conf_parse_instance("a.b_c-D890123456789012345678901,port=null,copy,"
+				    "vlan=4094,iface=eth0.5," MAC,
+				    &in, err, sizeof(err)),
+		0);
 	assert_string_equal(in.iface, "eth0.5");
 	assert_int_equal(in.vlan, 4094);
 	assert_string_equal(in.port.kind, "null");
@@ -103,12 +114,14 @@ static void refuses_instance(void **state)
 		{ "vm1," MAC ",port=null:x", "takes nothing" },
 		{ "vm1," MAC ",port=tap:gn0,copy", "copy is for port=null" },
 		{ "vm1," MAC ",port=null,copy=maybe", "want yes or no" },
-		{ "vm1," MAC ",port=null,queues=1", "valid are: mac, vlan, port, copy, iface" },
+		{ "vm1," MAC ",port=null,queues=1",
+		  "valid are: mac, vlan, port, copy, iface" },
 		{ "vm1," MAC ",port=null,", "unknown key \"\"" },
 		{ "vm1," MAC "," MAC ",port=null", "mac is given twice" },
 		{ "vm1," MAC ",port=null,copy,copy", "copy is given twice" },
 		{ "vm1," MAC ",port=null,iface=a b", "not an interface name" },
-		{ "vm1," MAC ",port=null,iface=abcdefghijklmnop", "not an interface name" },
+		{ "vm1," MAC ",port=null,iface=abcdefghijklmnop",
+		  "not an interface name" },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -120,7 +133,8 @@ static void refuses_instance(void **state)
 		if (conf_parse_instance(bad[i][0], &in, err, sizeof(err)) != -EINVAL)
 			fail_msg("accepted: %s", bad[i][0]);
 		if (!strstr(err, bad[i][1]))
-			fail_msg("%s: \"%s\" does not say \"%s\"", bad[i][0], err, bad[i][1]);
+			fail_msg("%s: \"%s\" does not say \"%s\"", bad[i][0], err,
+				 bad[i][1]);
 		assert_memory_equal(&in, &before, sizeof(in));
 		assert_null(strchr(err, '\n'));
 	}
@@ -157,30 +171,29 @@ static int read_text(struct daemon_conf *c, const char *text, size_t len, char *
 
 static void reads_file(void **state)
 {
-	static const char text[] =
-		"# comment\n"
-		"[instance vm1]\r\n"
-		"iface = veth0\n"
-		"  mac = 52:54:00:12:34:56   ; inline\n"
-		"vlan=12\n"
-		"port = tap:gn0\n"
-		"\n"
-		"[daemon] ; with a comment\n"
-		"poll = wait\n"
-		"checksum = carry\n"
-		"flush-us = 50\n"
-		"chunks = 8192\n"
-		"ctl = /tmp/x.sock\n"
-		"bpffs = /tmp/bpf\n"
-		"log-level = debug\n"
-		"[interface veth0]\n"
-		"queues = 2\n"
-		"[interface veth1]\n"
-		"[instance vm2]\n"
-		"iface = veth1\n"
-		"mac = 52:54:00:12:34:56\n"
-		"port = null\n"
-		"copy = yes";		/* no newline at the end */
+	static const char text[] = "# comment\n"
+				   "[instance vm1]\r\n"
+				   "iface = veth0\n"
+				   "  mac = 52:54:00:12:34:56   ; inline\n"
+				   "vlan=12\n"
+				   "port = tap:gn0\n"
+				   "\n"
+				   "[daemon] ; with a comment\n"
+				   "poll = wait\n"
+				   "checksum = carry\n"
+				   "flush-us = 50\n"
+				   "chunks = 8192\n"
+				   "ctl = /tmp/x.sock\n"
+				   "bpffs = /tmp/bpf\n"
+				   "log-level = debug\n"
+				   "[interface veth0]\n"
+				   "queues = 2\n"
+				   "[interface veth1]\n"
+				   "[instance vm2]\n"
+				   "iface = veth1\n"
+				   "mac = 52:54:00:12:34:56\n"
+				   "port = null\n"
+				   "copy = yes"; /* no newline at the end */
 	struct daemon_conf c;
 	char err[256] = "";
 
@@ -222,7 +235,7 @@ static void defaults_iface(void **state)
 	conf_fini(&c);
 }
 
-#define VM(n, mac, rest)	"[instance " n "]\nmac=52:54:00:00:00:" mac "\n" rest "\n"
+#define VM(n, mac, rest) "[instance " n "]\nmac=52:54:00:00:00:" mac "\n" rest "\n"
 
 static void refuses_file(void **state)
 {
@@ -248,22 +261,25 @@ static void refuses_file(void **state)
 		{ "[interface]\n", "f:1: ", "unknown section" },
 		{ "[interface ]\n", "f:1: ", "not an interface name" },
 		{ "[interface a b]\n", "f:1: ", "not an interface name" },
-		{ "[interface a]\n[interface a]\n", "f:2: ", "second section [interface a]" },
+		{ "[interface a]\n[interface a]\n",
+		  "f:2: ", "second section [interface a]" },
 		{ "[interface a]\nqueues=65\n", "f:2: ", "0 to 64" },
 		{ "[interface a]\nmtu=9000\n", "f:2: ", "valid is: queues" },
 		{ "[interface a]\n[instance v m]\n", "f:2: ", "not an instance name" },
 		{ "[interface a]\n\n[instance vm]\nport=null\n", "f:3: ", "add mac=MAC" },
-		{ "[interface a]\n[instance vm]\n" MAC "\nvlan=4095\n", "f:4: ", "1 to 4094" },
+		{ "[interface a]\n[instance vm]\n" MAC "\nvlan=4095\n",
+		  "f:4: ", "1 to 4094" },
 		{ "[instance vm]\n" MAC "\nport=null\n", "f:1: ", "which interface" },
-		{ "[interface a]\n[interface b]\n" VM("v", "01", "port=null"), "f:3: ",
-		  "which interface" },
-		{ "[interface a]\n" VM("v", "01", "port=null\niface=b"), "f:2: ",
-		  "add [interface b]" },
+		{ "[interface a]\n[interface b]\n" VM("v", "01", "port=null"),
+		  "f:3: ", "which interface" },
+		{ "[interface a]\n" VM("v", "01", "port=null\niface=b"),
+		  "f:2: ", "add [interface b]" },
 		{ "[interface a]\n" VM("v", "01", "port=null") VM("v", "02", "port=null"),
 		  "f:5: ", "configured twice" },
 		{ "[interface a]\n" VM("v", "01", "port=null") VM("w", "01", "port=null"),
 		  "f:5: ", "same address and VLAN" },
-		{ "[interface a]\n" VM("v", "01", "port=tap:x") VM("w", "02", "port=tap:x"),
+		{ "[interface a]\n" VM("v", "01", "port=tap:x")
+			  VM("w", "02", "port=tap:x"),
 		  "f:5: ", "same port tap:x" },
 		{ "\xef\xbb\xbf[daemon]\n", "f:1: ", "byte order mark" },
 	};
@@ -272,11 +288,12 @@ static void refuses_file(void **state)
 		struct daemon_conf c;
 		char err[512] = "";
 
-		if (read_text(&c, bad[i][0], strlen(bad[i][0]), err, sizeof(err)) != -EINVAL)
+		if (read_text(&c, bad[i][0], strlen(bad[i][0]), err, sizeof(err)) !=
+		    -EINVAL)
 			fail_msg("accepted: %s", bad[i][0]);
 		if (strncmp(err, bad[i][1], strlen(bad[i][1])) || !strstr(err, bad[i][2]))
-			fail_msg("%s: \"%s\", want \"%s ... %s\"", bad[i][0], err, bad[i][1],
-				 bad[i][2]);
+			fail_msg("%s: \"%s\", want \"%s ... %s\"", bad[i][0], err,
+				 bad[i][1], bad[i][2]);
 		conf_fini(&c);
 	}
 }
@@ -301,9 +318,9 @@ static void refuses_odd_bytes(void **state)
 static void accepts_neighbours(void **state)
 {
 	static const char text[] =
-		"[interface a]\n[interface b]\n"
-		VM("v", "01", "iface=a\nport=null") VM("w", "01", "iface=a\nport=null\nvlan=1")
-		VM("v2", "01", "iface=b\nport=null");
+		"[interface a]\n[interface b]\n" VM("v", "01", "iface=a\nport=null")
+			VM("w", "01", "iface=a\nport=null\nvlan=1")
+				VM("v2", "01", "iface=b\nport=null");
 	struct daemon_conf c;
 	char err[256] = "";
 
@@ -315,7 +332,7 @@ static void accepts_neighbours(void **state)
 
 /* ---- command lines -------------------------------------------------------------- */
 
-#define MAX_ARGS	64
+#define MAX_ARGS 64
 
 /* conf_parse_args() on words separated by blanks; its stderr goes to @err. */
 static int parse_line(struct daemon_conf *c, const char *line, char *err, size_t size)
@@ -354,11 +371,13 @@ static void parses_args(void **state)
 	struct daemon_conf c;
 	char err[4096];
 
-	if (parse_line(&c, "ghostnicd --iface a --queues 2 --instance v," MAC ",port=null "
-		       "--iface b --instance v," MAC ",port=null --instance w," MAC
-		       ",vlan=3,port=null,iface=a --poll busy --checksum=carry --flush-us 7 "
-		       "--chunks 512 --ctl /x --bpffs /y --log-level warn --foreground",
-		       err, sizeof(err)))
+	if (parse_line(
+		    &c,
+		    "ghostnicd --iface a --queues 2 --instance v," MAC ",port=null "
+		    "--iface b --instance v," MAC ",port=null --instance w," MAC
+		    ",vlan=3,port=null,iface=a --poll busy --checksum=carry --flush-us 7 "
+		    "--chunks 512 --ctl /x --bpffs /y --log-level warn --foreground",
+		    err, sizeof(err)))
 		fail_msg("%s", err);
 	assert_int_equal(c.nifaces, 2);
 	assert_int_equal(c.iface[0].queues, 2);
@@ -379,7 +398,8 @@ static void parses_args(void **state)
 	conf_fini(&c);
 
 	/* Defaults. */
-	assert_int_equal(parse_line(&c, "ghostnicd --iface a --check", err, sizeof(err)), 0);
+	assert_int_equal(parse_line(&c, "ghostnicd --iface a --check", err, sizeof(err)),
+			 0);
 	assert_int_equal(c.poll, POLL_ADAPTIVE);
 	assert_int_equal(c.checksum, AGG_VERIFY);
 	assert_int_equal(c.flush_us, 0);
@@ -389,7 +409,8 @@ static void parses_args(void **state)
 	assert_true(c.check_only);
 	conf_fini(&c);
 
-	assert_int_equal(parse_line(&c, "ghostnicd --iface ! --help", err, sizeof(err)), 1);
+	assert_int_equal(parse_line(&c, "ghostnicd --iface ! --help", err, sizeof(err)),
+			 1);
 	assert_non_null(strstr(err, "Usage: ghostnicd"));
 	conf_fini(&c);
 	assert_int_equal(parse_line(&c, "ghostnicd --version", err, sizeof(err)), 1);
@@ -410,11 +431,13 @@ static void refuses_args(void **state)
 		{ "ghostnicd --iface a --poll never", "busy, adaptive or wait" },
 		{ "ghostnicd --iface a --ctl x", "absolute path" },
 		{ "ghostnicd --iface a --instance v", "add mac=MAC" },
-		{ "ghostnicd --instance v," MAC ",port=null --iface a", "which interface" },
+		{ "ghostnicd --instance v," MAC ",port=null --iface a",
+		  "which interface" },
 		{ "ghostnicd --iface a --instance v," MAC ",port=null,iface=b",
 		  "add [interface b] or --iface b" },
 		{ "ghostnicd --iface a --instance v," MAC ",port=null "
-		  "--instance v,mac=52:54:00:00:00:01,port=null", "configured twice" },
+		  "--instance v,mac=52:54:00:00:00:01,port=null",
+		  "configured twice" },
 		{ "ghostnicd --config /a --config /b", "--config is given twice" },
 		{ "ghostnicd --config /nonexistent", "/nonexistent: No such file" },
 		{ "ghostnicd --config /", "/: Is a directory" },
@@ -427,7 +450,8 @@ static void refuses_args(void **state)
 		if (parse_line(&c, bad[i][0], err, sizeof(err)) != -EINVAL)
 			fail_msg("accepted: %s", bad[i][0]);
 		if (!strstr(err, bad[i][1]))
-			fail_msg("%s: \"%s\" does not say \"%s\"", bad[i][0], err, bad[i][1]);
+			fail_msg("%s: \"%s\" does not say \"%s\"", bad[i][0], err,
+				 bad[i][1]);
 		conf_fini(&c);
 	}
 }
@@ -469,8 +493,8 @@ static void bounds_ifaces(void **state)
 static void args_win(void **state)
 {
 	static const char text[] =
-		"[daemon]\npoll=wait\nflush-us=9\n[interface a]\nqueues=4\n"
-		VM("v", "01", "port=tap:x") VM("w", "02", "port=null");
+		"[daemon]\npoll=wait\nflush-us=9\n[interface a]\nqueues=4\n" VM(
+			"v", "01", "port=tap:x") VM("w", "02", "port=null");
 	char path[] = "/tmp/test_conf.XXXXXX", line[512], err[4096];
 	struct daemon_conf c;
 	int fd = mkstemp(path);
@@ -478,8 +502,10 @@ static void args_win(void **state)
 	assert_return_code(fd, errno);
 	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
 	close(fd);
-	snprintf(line, sizeof(line), "ghostnicd --poll busy --iface a --queues 1 --iface b "
-		 "--instance v,mac=52:54:00:00:00:03,port=null,iface=a --config %s", path);
+	snprintf(line, sizeof(line),
+		 "ghostnicd --poll busy --iface a --queues 1 --iface b "
+		 "--instance v,mac=52:54:00:00:00:03,port=null,iface=a --config %s",
+		 path);
 	if (parse_line(&c, line, err, sizeof(err)))
 		fail_msg("%s", err);
 	assert_int_equal(c.poll, POLL_BUSY);
@@ -493,8 +519,10 @@ static void args_win(void **state)
 	assert_string_equal(c.instance[1].name, "w");
 	conf_fini(&c);
 	/* ... but not into a clash with what the file leaves. */
-	snprintf(line, sizeof(line), "ghostnicd --config %s --iface a "
-		 "--instance x,mac=52:54:00:00:00:02,port=null", path);
+	snprintf(line, sizeof(line),
+		 "ghostnicd --config %s --iface a "
+		 "--instance x,mac=52:54:00:00:00:02,port=null",
+		 path);
 	assert_int_equal(parse_line(&c, line, err, sizeof(err)), -EINVAL);
 	assert_non_null(strstr(err, "same address and VLAN"));
 	conf_fini(&c);
@@ -504,20 +532,13 @@ static void args_win(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(parses_mac),
-		cmocka_unit_test(parses_instance),
-		cmocka_unit_test(refuses_instance),
-		cmocka_unit_test(bounds_messages),
-		cmocka_unit_test(reads_file),
-		cmocka_unit_test(defaults_iface),
-		cmocka_unit_test(refuses_file),
-		cmocka_unit_test(refuses_odd_bytes),
-		cmocka_unit_test(accepts_neighbours),
-		cmocka_unit_test(parses_args),
-		cmocka_unit_test(refuses_args),
-		cmocka_unit_test(bounds_paths),
-		cmocka_unit_test(bounds_ifaces),
-		cmocka_unit_test(args_win),
+		cmocka_unit_test(parses_mac),	      cmocka_unit_test(parses_instance),
+		cmocka_unit_test(refuses_instance),   cmocka_unit_test(bounds_messages),
+		cmocka_unit_test(reads_file),	      cmocka_unit_test(defaults_iface),
+		cmocka_unit_test(refuses_file),	      cmocka_unit_test(refuses_odd_bytes),
+		cmocka_unit_test(accepts_neighbours), cmocka_unit_test(parses_args),
+		cmocka_unit_test(refuses_args),	      cmocka_unit_test(bounds_paths),
+		cmocka_unit_test(bounds_ifaces),      cmocka_unit_test(args_win),
 	};
 
 	return cmocka_run_group_tests_name("conf", tests, NULL, NULL);

@@ -24,9 +24,9 @@
 #include "../../user/daemon/ctl.h"
 #include "still.h"
 
-#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
-#define SPEC		"vm1,mac=52:54:00:12:34:56,port=null"
-#define DEADLINE_MS	10000
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+#define SPEC	      "vm1,mac=52:54:00:12:34:56,port=null"
+#define DEADLINE_MS   10000
 
 /* ---- protocol ------------------------------------------------------------------- */
 
@@ -84,7 +84,8 @@ static void answers_version(void **state)
 	struct daemon d = { .nifaces = 0 };
 	json_t *ans = ask_ok(&d, "{\"cmd\":\"version\"}");
 
-	assert_string_equal(json_string_value(json_object_get(ans, "version")), GN_VERSION);
+	assert_string_equal(json_string_value(json_object_get(ans, "version")),
+			    GN_VERSION);
 	assert_int_equal(json_integer_value(json_object_get(ans, "abi")), GN_ABI);
 	json_decref(ans);
 	/* Blanks around it, as a person types it. */
@@ -155,7 +156,8 @@ static void answers_stats(void **state)
 	json_decref(ans);
 	ans = ask_ok(&s.d, "{\"cmd\":\"instances\"}");
 	inst = json_array_get(json_object_get(ans, "instances"), 0);
-	assert_string_equal(json_string_value(json_object_get(inst, "interface")), "veth0");
+	assert_string_equal(json_string_value(json_object_get(inst, "interface")),
+			    "veth0");
 	assert_string_equal(json_string_value(json_object_get(inst, "name")), "vm1");
 	json_decref(ans);
 	ans = ask_ok(&s.d, "{\"cmd\":\"metrics\"}");
@@ -224,28 +226,36 @@ static void checks_instance_commands(void **state)
 	struct daemon none = { .nifaces = 0 };
 	struct still s, t;
 
-	refused(&none, "{\"cmd\":\"instance-add\",\"spec\":\"" SPEC "\"}", "which interface");
+	refused(&none, "{\"cmd\":\"instance-add\",\"spec\":\"" SPEC "\"}",
+		"which interface");
 	still_init(&s, "veth0");
 	still_init(&t, "veth1");
 	still_add(&s, SPEC, 0);
 	refused(&s.d, "{\"cmd\":\"instance-add\"}", "no \"spec\"");
 	refused(&s.d, "{\"cmd\":\"instance-add\",\"spec\":\"vm2\"}", "add mac=MAC");
-	refused(&s.d, "{\"cmd\":\"instance-add\",\"spec\":\"" SPEC "\"}", "exists already");
-	refused(&s.d, "{\"cmd\":\"instance-add\",\"spec\":\"vm2,mac=52:54:00:12:34:56,port=null\"}",
+	refused(&s.d, "{\"cmd\":\"instance-add\",\"spec\":\"" SPEC "\"}",
+		"exists already");
+	refused(&s.d,
+		"{\"cmd\":\"instance-add\",\"spec\":\"vm2,mac=52:54:00:12:34:56,port="
+		"null\"}",
 		"has this address");
 	refused(&s.d, "{\"cmd\":\"instance-add\",\"iface\":\"x\",\"spec\":\"" SPEC "\"}",
 		"no interface x");
-	refused(&s.d, "{\"cmd\":\"instance-add\",\"iface\":\"veth0\",\"spec\":\"" SPEC
-		",iface=veth1\"}", "name one");
+	refused(&s.d,
+		"{\"cmd\":\"instance-add\",\"iface\":\"veth0\",\"spec\":\"" SPEC
+		",iface=veth1\"}",
+		"name one");
 	refused(&s.d, "{\"cmd\":\"instance-del\"}", "no \"name\"");
-	refused(&s.d, "{\"cmd\":\"instance-del\",\"name\":\"vm9\"}", "no instance vm9 on veth0");
+	refused(&s.d, "{\"cmd\":\"instance-del\",\"name\":\"vm9\"}",
+		"no instance vm9 on veth0");
 	/* Two interfaces: which one must be said. */
 	s.d.iface[1] = &t.iface;
 	s.d.nifaces = 2;
 	refused(&s.d, "{\"cmd\":\"instance-del\",\"name\":\"vm1\"}", "which interface");
 	refused(&s.d, "{\"cmd\":\"instance-del\",\"name\":\"vm1\",\"iface\":\"veth1\"}",
 		"no instance vm1 on veth1");
-	json_decref(ask_ok(&s.d, "{\"cmd\":\"instance-del\",\"name\":\"vm1\",\"iface\":\"veth0\"}"));
+	json_decref(ask_ok(
+		&s.d, "{\"cmd\":\"instance-del\",\"name\":\"vm1\",\"iface\":\"veth0\"}"));
 	assert_null(s.iface.instance[0]);
 	still_fini(&t);
 	still_fini(&s);
@@ -257,7 +267,8 @@ static void adds_instance(void **state)
 	struct gn_instance_key key = { .mac = { 0x52, 0x54, 0, 0x12, 0x34, 0x56 } };
 	struct gn_instance value;
 	struct still s;
-	int fd = bpf_map_create(BPF_MAP_TYPE_HASH, "test", sizeof(key), sizeof(value), 4, NULL);
+	int fd = bpf_map_create(BPF_MAP_TYPE_HASH, "test", sizeof(key), sizeof(value), 4,
+				NULL);
 
 	if (fd < 0) {
 		print_message("no right to create a BPF map: %s\n", strerror(errno));
@@ -270,7 +281,8 @@ static void adds_instance(void **state)
 	assert_string_equal(s.iface.instance[0]->conf.iface, "veth0");
 	assert_int_equal(bpf_map_lookup_elem(fd, &key, &value), 0);
 	assert_int_equal(value.id, s.iface.instance[0]->id);
-	json_decref(ask_ok(&s.d, "{\"cmd\":\"instance-del\",\"name\":\"vm1\",\"iface\":\"veth0\"}"));
+	json_decref(ask_ok(
+		&s.d, "{\"cmd\":\"instance-del\",\"name\":\"vm1\",\"iface\":\"veth0\"}"));
 	assert_int_equal(bpf_map_lookup_elem(fd, &key, &value), -ENOENT);
 	still_fini(&s);
 	close(fd);
@@ -307,7 +319,7 @@ static int teardown(void **state)
 	still_fini(&v->s);
 	snprintf(run, sizeof(run), "%s/run", v->dir);
 	assert_int_equal(access(v->path, F_OK), -1);
-	assert_int_equal(rmdir(run), 0);	/* nothing is left in it */
+	assert_int_equal(rmdir(run), 0); /* nothing is left in it */
 	assert_int_equal(rmdir(v->dir), 0);
 	free(v);
 	return 0;
@@ -362,7 +374,7 @@ static unsigned int lines(const char *s)
 	return n;
 }
 
-#define VERSION	"{\"cmd\":\"version\"}\n"
+#define VERSION "{\"cmd\":\"version\"}\n"
 
 static void serves_clients(void **state)
 {
@@ -454,7 +466,8 @@ static void holds_slow_readers(void **state)
 	bool eof;
 	int fd = dial(v->path);
 
-	while (send(fd, req, strlen(req), MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)strlen(req)) {
+	while (send(fd, req, strlen(req), MSG_DONTWAIT | MSG_NOSIGNAL) ==
+	       (ssize_t)strlen(req)) {
 		sent++;
 		pump(v);
 		if (sent > 100000)
@@ -546,7 +559,7 @@ static void evicts_stalled_client(void **state)
 			break;
 		close(more);
 		assert_true(now_ms() < end);
-		poll(NULL, 0, 20);	/* how often to look */
+		poll(NULL, 0, 20); /* how often to look */
 	}
 	assert_non_null(strstr(buf, "\"ok\":true"));
 	/* It was the one that stalled. */

@@ -14,7 +14,7 @@
 #include "../../user/daemon/metrics.h"
 #include "still.h"
 
-#define SPEC	"vm1,mac=52:54:00:12:34:56,vlan=7,port=null,copy"
+#define SPEC "vm1,mac=52:54:00:12:34:56,vlan=7,port=null,copy"
 
 /* Give each counter a number of its own. */
 static void number(void *counters, size_t size, uint64_t first)
@@ -37,7 +37,8 @@ static struct instance *fill(struct still *s, const char *iface)
 		number(&w->stats, sizeof(w->stats), 1000 * (q + 1));
 		number(&w->agg.stats, sizeof(w->agg.stats), 1100 * (q + 1));
 		number(&w->xsk.stats, sizeof(w->xsk.stats), 1200 * (q + 1));
-		number(&in->port->queue[q]->stats, sizeof(struct port_stats), 1300 * (q + 1));
+		number(&in->port->queue[q]->stats, sizeof(struct port_stats),
+		       1300 * (q + 1));
 	}
 	return in;
 }
@@ -76,15 +77,15 @@ static void writes_json(void **state)
 		/* No socket, so no counters of the kernel: not zeros. */
 		assert_true(json_is_null(json_object_get(queue, "kernel")));
 		sub = json_object_get(queue, "worker");
-#define CHECK(f, help)	assert_int_equal(get_int(sub, #f), w->stats.f);
+#define CHECK(f, help) assert_int_equal(get_int(sub, #f), w->stats.f);
 		WORKER_COUNTERS(CHECK)
 #undef CHECK
 		sub = json_object_get(queue, "agg");
-#define CHECK(f, help)	assert_int_equal(get_int(sub, #f), w->agg.stats.f);
+#define CHECK(f, help) assert_int_equal(get_int(sub, #f), w->agg.stats.f);
 		AGG_COUNTERS(CHECK)
 #undef CHECK
 		sub = json_object_get(queue, "xsk");
-#define CHECK(f, help)	assert_int_equal(get_int(sub, #f), w->xsk.stats.f);
+#define CHECK(f, help) assert_int_equal(get_int(sub, #f), w->xsk.stats.f);
 		XSK_COUNTERS(CHECK)
 #undef CHECK
 	}
@@ -94,22 +95,24 @@ static void writes_json(void **state)
 	assert_string_equal(json_string_value(json_object_get(inst, "mac")),
 			    "52:54:00:12:34:56");
 	assert_int_equal(get_int(inst, "vlan"), 7);
-	assert_string_equal(json_string_value(json_object_get(inst, "port")), "null,copy");
+	assert_string_equal(json_string_value(json_object_get(inst, "port")),
+			    "null,copy");
 	assert_int_equal(get_int(inst, "id"), 3 + GN_MAX_INSTANCES);
 	assert_int_equal(json_array_size(json_object_get(inst, "gso")), 3);
 	assert_null(json_object_get(inst, "interface"));
 	sub = json_object_get(inst, "stats");
-#define CHECK(f, help)	assert_int_equal(get_int(sub, #f),			\
-					 in->port->queue[0]->stats.f +		\
-					 in->port->queue[1]->stats.f);
+#define CHECK(f, help)                                                                   \
+	assert_int_equal(get_int(sub, #f),                                               \
+			 in->port->queue[0]->stats.f + in->port->queue[1]->stats.f);
 	PORT_COUNTERS(CHECK)
 #undef CHECK
 	json_decref(m);
 
 	m = metrics_instances(&s.d);
 	assert_int_equal(json_array_size(m), 1);
-	assert_string_equal(json_string_value(json_object_get(json_array_get(m, 0),
-							      "interface")), "veth0");
+	assert_string_equal(
+		json_string_value(json_object_get(json_array_get(m, 0), "interface")),
+		"veth0");
 	json_decref(m);
 	still_fini(&s);
 }
@@ -143,17 +146,18 @@ static void writes_text(void **state)
 	for (unsigned int q = 0; q < STILL_QUEUES; q++) {
 		const struct worker *w = &s.worker[q];
 
-#define CHECK(group, stats, f)							\
-		expect(text, "ghostnic_" group "_" #f				\
-		       "_total{interface=\"veth0\",queue=\"%u\"} %llu", q,	\
-		       (unsigned long long)(stats).f);
-#define WORKER(f, help)	CHECK("worker", w->stats, f)
+#define CHECK(group, stats, f)                                                           \
+	expect(text,                                                                     \
+	       "ghostnic_" group "_" #f "_total{interface=\"veth0\",queue=\"%u\"} %llu", \
+	       q, (unsigned long long)(stats).f);
+#define WORKER(f, help) CHECK("worker", w->stats, f)
 #define AGG(f, help)	CHECK("agg", w->agg.stats, f)
 #define XSK(f, help)	CHECK("xsk", w->xsk.stats, f)
-#define PORT(f, help)								\
-		expect(text, "ghostnic_port_" #f "_total{interface=\"veth0\","	\
-		       "instance=\"vm1\",queue=\"%u\"} %llu", q,		\
-		       (unsigned long long)in->port->queue[q]->stats.f);
+#define PORT(f, help)                                                                    \
+	expect(text,                                                                     \
+	       "ghostnic_port_" #f "_total{interface=\"veth0\","                         \
+	       "instance=\"vm1\",queue=\"%u\"} %llu",                                    \
+	       q, (unsigned long long)in->port->queue[q]->stats.f);
 		WORKER_COUNTERS(WORKER)
 		AGG_COUNTERS(AGG)
 		XSK_COUNTERS(XSK)

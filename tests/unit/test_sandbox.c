@@ -36,9 +36,9 @@
 
 #include "../../user/daemon/sandbox.h"
 
-#define DONE	42	/* exit status of a child that did what it was to do */
+#define DONE 42 /* exit status of a child that did what it was to do */
 
-static int pair[2];	/* a socket pair made before the sandbox */
+static int pair[2]; /* a socket pair made before the sandbox */
 
 /* Sanitizers need calls that the filter is there to stop: see sandbox.c. */
 static void need_filter(void)
@@ -83,11 +83,11 @@ static void must(bool ok, int line)
 	_exit(2);
 }
 
-#define MUST(cond)	must(cond, __LINE__)
+#define MUST(cond) must(cond, __LINE__)
 
 static void *thread(void *arg)
 {
-	char *p = malloc(1 << 20);	/* a new arena: mmap(), mprotect() */
+	char *p = malloc(1 << 20); /* a new arena: mmap(), mprotect() */
 
 	MUST(p);
 	memset(p, 1, 1 << 20);
@@ -171,7 +171,8 @@ static void allows_what_runs(void **state)
 		if (!WIFEXITED(status) || WEXITSTATUS(status) != DONE)
 			fail_msg("action %zu: %s %d", i,
 				 WIFSIGNALED(status) ? "signal" : "status",
-				 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+				 WIFSIGNALED(status) ? WTERMSIG(status)
+						     : WEXITSTATUS(status));
 	}
 }
 
@@ -184,10 +185,22 @@ static void do_exec(void)
 	execv("/bin/true", argv);
 }
 
-static void do_ptrace(void) { ptrace(PTRACE_TRACEME, 0, NULL, NULL); }
-static void do_inet(void) { socket(AF_INET, SOCK_STREAM, 0); }
-static void do_packet(void) { socket(AF_PACKET, SOCK_RAW, 0); }
-static void do_fork(void) { syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0); }
+static void do_ptrace(void)
+{
+	ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+}
+static void do_inet(void)
+{
+	socket(AF_INET, SOCK_STREAM, 0);
+}
+static void do_packet(void)
+{
+	socket(AF_PACKET, SOCK_RAW, 0);
+}
+static void do_fork(void)
+{
+	syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+}
 static void do_connect(void)
 {
 	struct sockaddr_un sun = { .sun_family = AF_UNIX, .sun_path = "/x" };
@@ -202,13 +215,34 @@ static void do_sendto(void)
 	sendto(pair[0], "x", 1, MSG_NOSIGNAL, (struct sockaddr *)&sun, sizeof(sun));
 }
 
-static void do_create(void) { open("/tmp/test_sandbox", O_CREAT | O_WRONLY, 0600); }
-static void do_truncate(void) { open("/dev/null", O_WRONLY | O_TRUNC); }
-static void do_chmod(void) { chmod("/nonexistent", 0); }
-static void do_mount(void) { mount("none", "/nonexistent", "tmpfs", 0, NULL); }
-static void do_setuid(void) { syscall(SYS_setuid, 0); }
-static void do_kill(void) { kill(getppid(), 0); }
-static void do_ioctl(void) { ioctl(pair[0], TIOCSTI, "x"); }
+static void do_create(void)
+{
+	open("/tmp/test_sandbox", O_CREAT | O_WRONLY, 0600);
+}
+static void do_truncate(void)
+{
+	open("/dev/null", O_WRONLY | O_TRUNC);
+}
+static void do_chmod(void)
+{
+	chmod("/nonexistent", 0);
+}
+static void do_mount(void)
+{
+	mount("none", "/nonexistent", "tmpfs", 0, NULL);
+}
+static void do_setuid(void)
+{
+	syscall(SYS_setuid, 0);
+}
+static void do_kill(void)
+{
+	kill(getppid(), 0);
+}
+static void do_ioctl(void)
+{
+	ioctl(pair[0], TIOCSTI, "x");
+}
 static void do_rlimit(void)
 {
 	const struct rlimit none = { 0, 0 };
@@ -236,21 +270,32 @@ static void do_prog_load(void)
 	syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof(attr));
 }
 
-static void do_unshare(void) { unshare(CLONE_NEWUSER); }
-static void do_prctl(void) { prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); }
+static void do_unshare(void)
+{
+	unshare(CLONE_NEWUSER);
+}
+static void do_prctl(void)
+{
+	prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+}
 
 static void kills_the_rest(void **state)
 {
-#define TRY(fn)	{ fn, #fn }
+#define TRY(fn)                                                                          \
+	{                                                                                \
+		fn, #fn                                                                  \
+	}
 	static const struct {
 		void (*fn)(void);
 		const char *name;
 	} tries[] = {
-		TRY(do_exec), TRY(do_ptrace), TRY(do_inet), TRY(do_packet), TRY(do_fork),
-		TRY(do_connect), TRY(do_sendto), TRY(do_create), TRY(do_truncate),
-		TRY(do_chmod), TRY(do_mount), TRY(do_setuid), TRY(do_kill), TRY(do_ioctl),
-		TRY(do_rlimit), TRY(do_exec_map), TRY(do_exec_protect), TRY(do_prog_load),
-		TRY(do_unshare), TRY(do_prctl),
+		TRY(do_exec),	  TRY(do_ptrace),	TRY(do_inet),
+		TRY(do_packet),	  TRY(do_fork),		TRY(do_connect),
+		TRY(do_sendto),	  TRY(do_create),	TRY(do_truncate),
+		TRY(do_chmod),	  TRY(do_mount),	TRY(do_setuid),
+		TRY(do_kill),	  TRY(do_ioctl),	TRY(do_rlimit),
+		TRY(do_exec_map), TRY(do_exec_protect), TRY(do_prog_load),
+		TRY(do_unshare),  TRY(do_prctl),
 	};
 
 	need_filter();
@@ -299,7 +344,8 @@ static void covers_all_threads(void **state)
 	assert_int_equal(WTERMSIG(status), SIGSYS);
 }
 
-/* ---- capabilities --------------------------------------------------------------------- */
+/* ---- capabilities ---------------------------------------------------------------------
+ */
 
 /* One hexadecimal line of /proc/self/status. */
 static uint64_t status_field(const char *name)
@@ -322,7 +368,8 @@ static bool full_root;
 
 static void check_caps(void)
 {
-	const uint64_t keep = 1ULL << CAP_NET_ADMIN | 1ULL << CAP_NET_RAW | 1ULL << CAP_BPF;
+	const uint64_t keep =
+		1ULL << CAP_NET_ADMIN | 1ULL << CAP_NET_RAW | 1ULL << CAP_BPF;
 
 	MUST(!(status_field("CapEff") & ~keep));
 	MUST(!(status_field("CapPrm") & ~keep));
@@ -337,8 +384,8 @@ static void check_caps(void)
 
 static void drops_capabilities(void **state)
 {
-	const uint64_t need = 1ULL << CAP_NET_ADMIN | 1ULL << CAP_NET_RAW | 1ULL << CAP_BPF |
-			      1ULL << CAP_SETPCAP;
+	const uint64_t need = 1ULL << CAP_NET_ADMIN | 1ULL << CAP_NET_RAW |
+			      1ULL << CAP_BPF | 1ULL << CAP_SETPCAP;
 	int status;
 
 	full_root = (status_field("CapEff") & need) == need;

@@ -13,7 +13,7 @@
 #include "conf_set.h"
 
 enum option_id {
-	OPT_IFACE = 256,	/* above every short option */
+	OPT_IFACE = 256, /* above every short option */
 	OPT_INSTANCE,
 	OPT_QUEUES,
 	OPT_CONFIG,
@@ -21,7 +21,7 @@ enum option_id {
 	OPT_FOREGROUND,
 	OPT_HELP,
 	OPT_VERSION,
-	OPT_SETTING,		/* conf_set(), by the option's name */
+	OPT_SETTING, /* conf_set(), by the option's name */
 };
 
 static const struct option options[] = {
@@ -44,33 +44,37 @@ static const struct option options[] = {
 };
 
 static const char usage[] =
-"Usage: ghostnicd --iface IF --instance NAME,mac=MAC[,vlan=N],port=PORT [OPTION]...\n"
-"       ghostnicd --config FILE [OPTION]...\n"
-"\n"
-"Receive offload in software: aggregates the packets of each instance and gives\n"
-"them to its port. Run \"ghostnic attach IF\" first.\n"
-"\n"
-"  --iface IF          interface to serve; may be repeated\n"
-"  --queues N          receive queues of the --iface before it (default: all)\n"
-"  --instance SPEC     VM or container on the --iface before it; may be repeated:\n"
-"                      NAME,mac=MAC[,vlan=N],port=tap:DEV|null[,copy][,iface=IF]\n"
-"  --flush-us N        let a chain wait so long for its next segment\n"
-"                      (default 0: until the end of the burst)\n"
-"  --poll MODE         busy, adaptive (default) or wait\n"
-"  --checksum MODE     verify (default): sum payloads before they merge;\n"
-"                      carry: add the sums up, the receiver checks\n"
-"  --chunks N          packet buffers per queue, a power of two (default 4096)\n"
-"  --ctl PATH          control socket (default " CONF_DEFAULT_CTL ")\n"
-"  --bpffs DIR         where \"ghostnic attach\" pinned its maps\n"
-"  --log-level LEVEL   error, warn, info (default) or debug\n"
-"  --config FILE       read FILE first, see ghostnicd.conf(5)\n"
-"  --check             check the configuration and exit\n"
-"  --foreground        stay in the foreground; without it ghostnicd returns when\n"
-"                      it is ready and goes on in the background\n"
-"  --help, --version   print this, or the version, and exit\n"
-"\n"
-"Exit status: 0 stopped by a signal, or the request was answered; 1 could not\n"
-"start, or failed; 2 wrong command line or configuration.\n";
+	"Usage: ghostnicd --iface IF --instance NAME,mac=MAC[,vlan=N],port=PORT "
+	"[OPTION]...\n"
+	"       ghostnicd --config FILE [OPTION]...\n"
+	"\n"
+	"Receive offload in software: aggregates the packets of each instance and gives\n"
+	"them to its port. Run \"ghostnic attach IF\" first.\n"
+	"\n"
+	"  --iface IF          interface to serve; may be repeated\n"
+	"  --queues N          receive queues of the --iface before it (default: all)\n"
+	"  --instance SPEC     VM or container on the --iface before it; may be "
+	"repeated:\n"
+	"                      "
+	"NAME,mac=MAC[,vlan=N],port=tap:DEV|null[,copy][,iface=IF]\n"
+	"  --flush-us N        let a chain wait so long for its next segment\n"
+	"                      (default 0: until the end of the burst)\n"
+	"  --poll MODE         busy, adaptive (default) or wait\n"
+	"  --checksum MODE     verify (default): sum payloads before they merge;\n"
+	"                      carry: add the sums up, the receiver checks\n"
+	"  --chunks N          packet buffers per queue, a power of two (default 4096)\n"
+	"  --ctl PATH          control socket (default " CONF_DEFAULT_CTL ")\n"
+	"  --bpffs DIR         where \"ghostnic attach\" pinned its maps\n"
+	"  --log-level LEVEL   error, warn, info (default) or debug\n"
+	"  --config FILE       read FILE first, see ghostnicd.conf(5)\n"
+	"  --check             check the configuration and exit\n"
+	"  --foreground        stay in the foreground; without it ghostnicd returns "
+	"when\n"
+	"                      it is ready and goes on in the background\n"
+	"  --help, --version   print this, or the version, and exit\n"
+	"\n"
+	"Exit status: 0 stopped by a signal, or the request was answered; 1 could not\n"
+	"start, or failed; 2 wrong command line or configuration.\n";
 
 void conf_init(struct daemon_conf *c)
 {
@@ -98,28 +102,26 @@ static int find_config(int argc, char **argv, const char **file)
 	optind = 0;
 	while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (o) {
-		case '?':
-			fputs("Try \"ghostnicd --help\".\n", stderr);
-			return -EINVAL;
-		case OPT_HELP:
-			fputs(usage, stdout);
-			return 1;
+		case '?': fputs("Try \"ghostnicd --help\".\n", stderr); return -EINVAL;
+		case OPT_HELP: fputs(usage, stdout); return 1;
 		case OPT_VERSION:
 			printf("ghostnicd %s (ABI %d)\n", GN_VERSION, GN_ABI);
 			return 1;
 		case OPT_CONFIG:
 			if (*file) {
-				fputs("ghostnicd: --config is given twice; keep one\n", stderr);
+				fputs("ghostnicd: --config is given twice; keep one\n",
+				      stderr);
 				return -EINVAL;
 			}
 			*file = optarg;
 			break;
-		default:
-			break;
+		default: break;
 		}
 	}
 	if (optind < argc) {
-		fprintf(stderr, "ghostnicd: \"%s\" belongs to no option. Try \"ghostnicd --help\".\n",
+		fprintf(stderr,
+			"ghostnicd: \"%s\" belongs to no option. Try \"ghostnicd "
+			"--help\".\n",
 			argv[optind]);
 		return -EINVAL;
 	}
@@ -146,11 +148,11 @@ static int apply(struct daemon_conf *c, struct daemon_conf *cli, int o, const ch
 	int ret;
 
 	switch (o) {
-	case OPT_IFACE:
-		return conf_get_iface(c, optarg, iface, err, errlen);
+	case OPT_IFACE: return conf_get_iface(c, optarg, iface, err, errlen);
 	case OPT_QUEUES:
 		if (!*iface)
-			return conf_fail(err, errlen, "--queues belongs after an --iface");
+			return conf_fail(err, errlen,
+					 "--queues belongs after an --iface");
 		return conf_set_queues(*iface, optarg, err, errlen);
 	case OPT_INSTANCE:
 		ret = conf_parse_instance(optarg, &in, err, errlen);
@@ -160,16 +162,10 @@ static int apply(struct daemon_conf *c, struct daemon_conf *cli, int o, const ch
 			strcpy(in.iface, (*iface)->name);
 		conf_default_iface(c, &in);
 		return conf_add_instance(cli, &in, false, err, errlen);
-	case OPT_SETTING:
-		return conf_set(c, name, optarg, err, errlen);
-	case OPT_CHECK:
-		c->check_only = true;
-		return 0;
-	case OPT_FOREGROUND:
-		c->foreground = true;
-		return 0;
-	default:
-		return 0;	/* pass one had it */
+	case OPT_SETTING: return conf_set(c, name, optarg, err, errlen);
+	case OPT_CHECK: c->check_only = true; return 0;
+	case OPT_FOREGROUND: c->foreground = true; return 0;
+	default: return 0; /* pass one had it */
 	}
 }
 
@@ -190,7 +186,8 @@ static int parse(struct daemon_conf *c, int argc, char **argv, const char *file,
 		ret = apply(c, &cli, o, options[index].name, &iface, err, errlen);
 	if (!ret && !c->nifaces)
 		ret = conf_fail(err, errlen,
-				"no interface; add --iface IF or --config FILE with [interface IF]");
+				"no interface; add --iface IF or --config FILE with "
+				"[interface IF]");
 	for (unsigned int i = 0; !ret && i < cli.ninstances; i++) {
 		ret = conf_add_instance(c, &cli.instance[i], true, err, errlen);
 		if (!ret)

@@ -16,43 +16,43 @@
 #include "agg.h"
 #include "port.h"
 
-#define CONF_NAME_MAX		32	/* instance name with its NUL */
-#define CONF_MAX_IFACES		16
-#define CONF_DEFAULT_CTL	"/run/ghostnic/ctl.sock"
+#define CONF_NAME_MAX	 32 /* instance name with its NUL */
+#define CONF_MAX_IFACES	 16
+#define CONF_DEFAULT_CTL "/run/ghostnic/ctl.sock"
 
 enum poll_mode {
-	POLL_BUSY,		/* spin */
-	POLL_ADAPTIVE,		/* spin under load, sleep when idle */
-	POLL_WAIT,		/* sleep whenever a ring is empty */
+	POLL_BUSY,     /* spin */
+	POLL_ADAPTIVE, /* spin under load, sleep when idle */
+	POLL_WAIT,     /* sleep whenever a ring is empty */
 };
 
 struct instance_conf {
-	char name[CONF_NAME_MAX];	/* [A-Za-z0-9_.-]+ */
-	char iface[IFNAMSIZ];	/* interface it lives on */
-	uint8_t mac[6];		/* unicast */
-	uint16_t vlan;		/* 1-4094; 0: untagged */
-	struct port_conf port;	/* mac and mtu are filled by the daemon */
+	char name[CONF_NAME_MAX]; /* [A-Za-z0-9_.-]+ */
+	char iface[IFNAMSIZ];	  /* interface it lives on */
+	uint8_t mac[6];		  /* unicast */
+	uint16_t vlan;		  /* 1-4094; 0: untagged */
+	struct port_conf port;	  /* mac and mtu are filled by the daemon */
 };
 
 struct iface_conf {
 	char name[IFNAMSIZ];
-	unsigned int queues;	/* 0: all RX queues of the interface */
+	unsigned int queues; /* 0: all RX queues of the interface */
 };
 
 struct daemon_conf {
 	struct iface_conf iface[CONF_MAX_IFACES];
 	unsigned int nifaces;
-	struct instance_conf *instance;	/* [ninstances], owned */
+	struct instance_conf *instance; /* [ninstances], owned */
 	unsigned int ninstances;
-	enum poll_mode poll;		/* default adaptive */
-	enum agg_checksum checksum;	/* default verify */
-	uint32_t flush_us;		/* default 0: end of burst */
-	uint32_t chunks;		/* per queue, a power of two; default 4096 */
-	enum log_level log_level;	/* default info */
-	bool foreground;		/* do not go into the background when ready */
-	bool check_only;		/* --check: parse, report, exit */
-	char ctl[108];			/* control socket path */
-	char bpffs[256];		/* default "": bpffs_dir() looks for it */
+	enum poll_mode poll;	    /* default adaptive */
+	enum agg_checksum checksum; /* default verify */
+	uint32_t flush_us;	    /* default 0: end of burst */
+	uint32_t chunks;	    /* per queue, a power of two; default 4096 */
+	enum log_level log_level;   /* default info */
+	bool foreground;	    /* do not go into the background when ready */
+	bool check_only;	    /* --check: parse, report, exit */
+	char ctl[108];		    /* control socket path */
+	char bpffs[256];	    /* default "": bpffs_dir() looks for it */
 };
 
 /** conf_init() - defaults, no interface, no instance */
@@ -84,8 +84,7 @@ int conf_parse_mac(const char *s, uint8_t mac[6]);
  *
  * Return: 0, -EINVAL, -EIO, -ENOMEM; after failure @c is fit for conf_fini() only
  */
-int conf_read(struct daemon_conf *c, FILE *f, const char *name, char *err,
-	      size_t errlen);
+int conf_read(struct daemon_conf *c, FILE *f, const char *name, char *err, size_t errlen);
 
 /**
  * conf_parse_args() - the command line, and the file it names

@@ -14,7 +14,7 @@
 
 #include "conf_set.h"
 
-#define MAX_SECTION	64	/* "instance " and a name, with room to be wrong */
+#define MAX_SECTION 64 /* "instance " and a name, with room to be wrong */
 
 enum section { SEC_NONE, SEC_DAEMON, SEC_IFACE, SEC_INSTANCE };
 
@@ -30,11 +30,11 @@ struct reader {
 	const char *name;
 	unsigned int line;
 	enum section section;
-	char section_name[MAX_SECTION];		/* as in the file, without brackets */
-	const char *keys[16];			/* given in this section */
+	char section_name[MAX_SECTION]; /* as in the file, without brackets */
+	const char *keys[16];		/* given in this section */
 	unsigned int nkeys;
 	struct iface_conf *iface;
-	char ifaces[CONF_MAX_IFACES][IFNAMSIZ];	/* with a section of their own */
+	char ifaces[CONF_MAX_IFACES][IFNAMSIZ]; /* with a section of their own */
 	unsigned int nifaces;
 	bool daemon_seen;
 	struct pending *pending;
@@ -66,7 +66,8 @@ static int open_iface(struct reader *r, const char *name, char *msg, size_t len)
 		return ret;
 	for (unsigned int i = 0; i < r->nifaces; i++)
 		if (!strcmp(r->ifaces[i], name))
-			return conf_fail(msg, len, "second section [interface %s]; join them",
+			return conf_fail(msg, len,
+					 "second section [interface %s]; join them",
 					 name);
 	strcpy(r->ifaces[r->nifaces++], name);
 	r->section = SEC_IFACE;
@@ -98,8 +99,7 @@ static void forget_keys(struct reader *r)
 /* @line starts with '['. Brackets are checked here, so inih only sees good ones. */
 static int open_section(struct reader *r, const char *line)
 {
-	static const char remedy[] =
-		"want [daemon], [interface NAME] or [instance NAME]";
+	static const char remedy[] = "want [daemon], [interface NAME] or [instance NAME]";
 	const char *end = strchr(line, ']');
 	char msg[CONF_ERR_MAX] = "out of memory";
 	size_t n = end ? (size_t)(end - line) - 1 : 0;
@@ -111,7 +111,8 @@ static int open_section(struct reader *r, const char *line)
 	for (end++; isspace((unsigned char)*end); end++)
 		;
 	if (*end && *end != ';' && *end != '#')
-		return fail(r, -EINVAL, "text after the bracket; put it on a line of its own");
+		return fail(r, -EINVAL,
+			    "text after the bracket; put it on a line of its own");
 	forget_keys(r);
 	r->section = SEC_NONE;
 	memcpy(r->section_name, line + 1, n);
@@ -120,7 +121,8 @@ static int open_section(struct reader *r, const char *line)
 	arg = arg ? arg + 1 : "";
 	if (!strcmp(r->section_name, "daemon")) {
 		if (r->daemon_seen)
-			ret = conf_fail(msg, sizeof(msg), "second section [daemon]; join them");
+			ret = conf_fail(msg, sizeof(msg),
+					"second section [daemon]; join them");
 		r->daemon_seen = true;
 		r->section = SEC_DAEMON;
 	} else if (!strncmp(r->section_name, "interface ", 10)) {
@@ -165,8 +167,8 @@ static char *read_line(char *buf, int size, void *stream)
 		if (n == max) {
 			char msg[80];
 
-			snprintf(msg, sizeof(msg), "line too long; at most %zu characters fit",
-				 max);
+			snprintf(msg, sizeof(msg),
+				 "line too long; at most %zu characters fit", max);
 			fail(r, -EINVAL, msg);
 			return NULL;
 		}
@@ -208,23 +210,21 @@ static int handle(void *user, const char *section, const char *key, const char *
 	if (r->ret)
 		return 0;
 	switch (r->section) {
-	case SEC_DAEMON:
-		ret = conf_set(r->c, key, value, msg, sizeof(msg));
-		break;
+	case SEC_DAEMON: ret = conf_set(r->c, key, value, msg, sizeof(msg)); break;
 	case SEC_IFACE:
 		if (!strcmp(key, "queues"))
 			ret = conf_set_queues(r->iface, value, msg, sizeof(msg));
 		else
-			ret = conf_fail(msg, sizeof(msg), "unknown key \"%s\"; valid is: queues",
-					key);
+			ret = conf_fail(msg, sizeof(msg),
+					"unknown key \"%s\"; valid is: queues", key);
 		break;
 	case SEC_INSTANCE:
-		ret = conf_set_instance(&r->pending[r->npending - 1].conf, key, value, msg,
-					sizeof(msg));
+		ret = conf_set_instance(&r->pending[r->npending - 1].conf, key, value,
+					msg, sizeof(msg));
 		break;
 	default:
-		ret = conf_fail(msg, sizeof(msg), "\"%s\" before any section; start with [daemon]",
-				key);
+		ret = conf_fail(msg, sizeof(msg),
+				"\"%s\" before any section; start with [daemon]", key);
 	}
 	if (ret)
 		return fail(r, ret, msg), 0;
@@ -251,8 +251,7 @@ static int add_pending(struct reader *r)
 	return 0;
 }
 
-int conf_read(struct daemon_conf *c, FILE *f, const char *name, char *err,
-	      size_t errlen)
+int conf_read(struct daemon_conf *c, FILE *f, const char *name, char *err, size_t errlen)
 {
 	struct reader r = { .c = c, .f = f, .name = name, .err = err, .errlen = errlen };
 	int line;

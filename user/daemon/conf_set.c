@@ -14,13 +14,14 @@
 
 #include "conf_set.h"
 
-#define MAX_FLUSH_US	1000000
-#define MIN_CHUNKS	512		/* per queue */
-#define MAX_CHUNKS	(1U << 20)	/* 4 GiB of packet memory per queue */
-#define MAX_VLAN	4094		/* 802.1Q, 9.6: 4095 is reserved */
+#define MAX_FLUSH_US 1000000
+#define MIN_CHUNKS   512	/* per queue */
+#define MAX_CHUNKS   (1U << 20) /* 4 GiB of packet memory per queue */
+#define MAX_VLAN     4094	/* 802.1Q, 9.6: 4095 is reserved */
 
 _Static_assert(sizeof(((struct daemon_conf *)0)->ctl) ==
-	       sizeof(((struct sockaddr_un *)0)->sun_path), "socket path");
+		       sizeof(((struct sockaddr_un *)0)->sun_path),
+	       "socket path");
 
 /* Messages quote their input: what a terminal or a log might act on is hidden. */
 int conf_fail(char *err, size_t errlen, const char *fmt, ...)
@@ -52,8 +53,7 @@ static int parse_number(const char *key, const char *s, unsigned long min,
 	return 0;
 }
 
-static int parse_bool(const char *key, const char *s, bool *out, char *err,
-		      size_t errlen)
+static int parse_bool(const char *key, const char *s, bool *out, char *err, size_t errlen)
 {
 	if (!strcmp(s, "yes"))
 		*out = true;
@@ -64,8 +64,8 @@ static int parse_bool(const char *key, const char *s, bool *out, char *err,
 	return 0;
 }
 
-static int copy_path(const char *key, const char *s, char *dst, size_t size,
-		     char *err, size_t errlen)
+static int copy_path(const char *key, const char *s, char *dst, size_t size, char *err,
+		     size_t errlen)
 {
 	if (*s != '/')
 		return conf_fail(err, errlen, "%s=\"%s\": want an absolute path", key, s);
@@ -90,13 +90,14 @@ static bool valid_ifname(const char *s)
 	return true;
 }
 
-static int set_ifname(const char *key, const char *s, char *dst, char *err,
-		      size_t errlen)
+static int set_ifname(const char *key, const char *s, char *dst, char *err, size_t errlen)
 {
 	if (!valid_ifname(s))
-		return conf_fail(err, errlen,
-				 "%s=\"%s\": not an interface name (1 to %d characters, no blank, "
-				 "slash, colon, comma, percent sign or quote)", key, s, IFNAMSIZ - 1);
+		return conf_fail(
+			err, errlen,
+			"%s=\"%s\": not an interface name (1 to %d characters, no blank, "
+			"slash, colon, comma, percent sign or quote)",
+			key, s, IFNAMSIZ - 1);
 	strcpy(dst, s);
 	return 0;
 }
@@ -111,7 +112,7 @@ const char *conf_set_keys(void)
 int conf_set(struct daemon_conf *c, const char *key, const char *value, char *err,
 	     size_t errlen)
 {
-	unsigned long v;
+	unsigned long v = 0;
 	int ret;
 
 	if (!strcmp(key, "poll")) {
@@ -123,7 +124,8 @@ int conf_set(struct daemon_conf *c, const char *key, const char *value, char *er
 			c->poll = POLL_WAIT;
 		else
 			return conf_fail(err, errlen,
-					 "poll=\"%s\": want busy, adaptive or wait", value);
+					 "poll=\"%s\": want busy, adaptive or wait",
+					 value);
 		return 0;
 	}
 	if (!strcmp(key, "checksum")) {
@@ -147,8 +149,10 @@ int conf_set(struct daemon_conf *c, const char *key, const char *value, char *er
 		if (ret)
 			return ret;
 		if (v & (v - 1))
-			return conf_fail(err, errlen,
-					 "chunks=\"%s\": want a power of two, such as 4096", value);
+			return conf_fail(
+				err, errlen,
+				"chunks=\"%s\": want a power of two, such as 4096",
+				value);
 		c->chunks = (uint32_t)v;
 		return 0;
 	}
@@ -158,8 +162,10 @@ int conf_set(struct daemon_conf *c, const char *key, const char *value, char *er
 		return copy_path(key, value, c->bpffs, sizeof(c->bpffs), err, errlen);
 	if (!strcmp(key, "log-level")) {
 		if (log_parse_level(value, &c->log_level))
-			return conf_fail(err, errlen,
-					 "log-level=\"%s\": want error, warn, info or debug", value);
+			return conf_fail(
+				err, errlen,
+				"log-level=\"%s\": want error, warn, info or debug",
+				value);
 		return 0;
 	}
 	return conf_fail(err, errlen, "unknown key \"%s\"; valid are: %s", key,
@@ -189,7 +195,8 @@ int conf_get_iface(struct daemon_conf *c, const char *name, struct iface_conf **
 			return ret;
 		if (c->nifaces == CONF_MAX_IFACES)
 			return conf_fail(err, errlen,
-					 "more than %d interfaces; run another ghostnicd with another ctl path",
+					 "more than %d interfaces; run another ghostnicd "
+					 "with another ctl path",
 					 CONF_MAX_IFACES);
 		i = &c->iface[c->nifaces++];
 		*i = new;
@@ -200,7 +207,7 @@ int conf_get_iface(struct daemon_conf *c, const char *name, struct iface_conf **
 
 int conf_set_queues(struct iface_conf *i, const char *value, char *err, size_t errlen)
 {
-	unsigned long v;
+	unsigned long v = 0;
 	int ret = parse_number("queues", value, 0, GN_MAX_QUEUES, &v, err, errlen);
 
 	if (!ret)
@@ -236,7 +243,8 @@ int conf_set_name(struct instance_conf *in, const char *value, char *err, size_t
 		p++;
 	if (p == value || *p || (size_t)(p - value) >= sizeof(in->name))
 		return conf_fail(err, errlen,
-				 "\"%s\" is not an instance name; use 1 to %zu of A-Z a-z 0-9 _ . -",
+				 "\"%s\" is not an instance name; use 1 to %zu of A-Z "
+				 "a-z 0-9 _ . -",
 				 value, sizeof(in->name) - 1);
 	strcpy(in->name, value);
 	return 0;
@@ -249,10 +257,12 @@ static int set_mac(struct instance_conf *in, const char *value, char *err, size_
 
 	if (conf_parse_mac(value, mac))
 		return conf_fail(err, errlen,
-				 "mac=\"%s\": want six octets, such as 52:54:00:12:34:56", value);
+				 "mac=\"%s\": want six octets, such as 52:54:00:12:34:56",
+				 value);
 	if (mac[0] & 1 || !memcmp(mac, zero, 6))
 		return conf_fail(err, errlen,
-				 "mac=\"%s\": not a unicast address; the first octet must be even and the address not zero",
+				 "mac=\"%s\": not a unicast address; the first octet "
+				 "must be even and the address not zero",
 				 value);
 	memcpy(in->port.mac, mac, 6);
 	memcpy(in->mac, mac, 6);
@@ -270,17 +280,20 @@ static int set_port(struct instance_conf *in, const char *value, char *err, size
 		memcpy(kind, value, n);
 	if (!port_find(kind))
 		return conf_fail(err, errlen,
-				 "port=\"%s\": no such kind of port; use tap:DEV or null", value);
+				 "port=\"%s\": no such kind of port; use tap:DEV or null",
+				 value);
 	if (strlen(arg) >= sizeof(in->port.arg))
-		return conf_fail(err, errlen, "port: at most %zu characters after the colon",
+		return conf_fail(err, errlen,
+				 "port: at most %zu characters after the colon",
 				 sizeof(in->port.arg) - 1);
 	if (!strcmp(kind, "tap") && !valid_ifname(arg))
 		return conf_fail(err, errlen,
-				 "port=\"%s\": want tap:DEV, DEV an interface name of 1 to %d characters",
+				 "port=\"%s\": want tap:DEV, DEV an interface name of 1 "
+				 "to %d characters",
 				 value, IFNAMSIZ - 1);
 	if (!strcmp(kind, "null") && *arg)
-		return conf_fail(err, errlen, "port=\"%s\": null takes nothing after a colon",
-				 value);
+		return conf_fail(err, errlen,
+				 "port=\"%s\": null takes nothing after a colon", value);
 	strcpy(in->port.kind, kind);
 	strcpy(in->port.arg, arg);
 	return 0;
@@ -289,7 +302,7 @@ static int set_port(struct instance_conf *in, const char *value, char *err, size
 int conf_set_instance(struct instance_conf *in, const char *key, const char *value,
 		      char *err, size_t errlen)
 {
-	unsigned long v;
+	unsigned long v = 0;
 	int ret;
 
 	if (!strcmp(key, "copy")) {
@@ -300,10 +313,13 @@ int conf_set_instance(struct instance_conf *in, const char *key, const char *val
 	}
 	if (strcmp(key, "mac") && strcmp(key, "vlan") && strcmp(key, "port") &&
 	    strcmp(key, "iface"))
-		return conf_fail(err, errlen,
-				 "unknown key \"%s\"; valid are: mac, vlan, port, copy, iface", key);
+		return conf_fail(
+			err, errlen,
+			"unknown key \"%s\"; valid are: mac, vlan, port, copy, iface",
+			key);
 	if (!value)
-		return conf_fail(err, errlen, "%s has no value; write %s=VALUE", key, key);
+		return conf_fail(err, errlen, "%s has no value; write %s=VALUE", key,
+				 key);
 	if (!strcmp(key, "mac"))
 		return set_mac(in, value, err, errlen);
 	if (!strcmp(key, "port"))
@@ -321,12 +337,15 @@ int conf_check_instance(const struct instance_conf *in, char *err, size_t errlen
 	static const uint8_t zero[6];
 
 	if (!memcmp(in->mac, zero, 6))
-		return conf_fail(err, errlen, "instance %s has no address; add mac=MAC", in->name);
+		return conf_fail(err, errlen, "instance %s has no address; add mac=MAC",
+				 in->name);
 	if (!*in->port.kind)
-		return conf_fail(err, errlen, "instance %s has no port; add port=tap:DEV or port=null",
+		return conf_fail(err, errlen,
+				 "instance %s has no port; add port=tap:DEV or port=null",
 				 in->name);
 	if (in->port.copy && strcmp(in->port.kind, "null"))
-		return conf_fail(err, errlen, "instance %s: copy is for port=null only", in->name);
+		return conf_fail(err, errlen, "instance %s: copy is for port=null only",
+				 in->name);
 	return 0;
 }
 
@@ -344,7 +363,8 @@ int conf_parse_instance(const char *s, struct instance_conf *out, char *err,
 	rest = text;
 	ret = conf_set_name(&in, strsep(&rest, ","), err, errlen);
 	while (!ret && rest) {
-		static const char *const keys[] = { "mac", "vlan", "port", "copy", "iface" };
+		static const char *const keys[] = { "mac", "vlan", "port", "copy",
+						    "iface" };
 
 		item = strsep(&rest, ",");
 		value = strchr(item, '=');
@@ -355,7 +375,8 @@ int conf_parse_instance(const char *s, struct instance_conf *out, char *err,
 			if (strcmp(item, keys[k]))
 				continue;
 			if (seen & 1U << k)
-				ret = conf_fail(err, errlen, "%s is given twice; keep one", item);
+				ret = conf_fail(err, errlen,
+						"%s is given twice; keep one", item);
 			seen |= 1U << k;
 		}
 	}
@@ -367,8 +388,8 @@ int conf_parse_instance(const char *s, struct instance_conf *out, char *err,
 	return ret;
 }
 
-int conf_add_instance(struct daemon_conf *c, const struct instance_conf *in,
-		      bool replace, char *err, size_t errlen)
+int conf_add_instance(struct daemon_conf *c, const struct instance_conf *in, bool replace,
+		      char *err, size_t errlen)
 {
 	struct instance_conf *same = NULL, *grown;
 
@@ -379,19 +400,22 @@ int conf_add_instance(struct daemon_conf *c, const struct instance_conf *in,
 		if (same_iface && !strcmp(o->name, in->name)) {
 			if (!replace)
 				return conf_fail(err, errlen,
-						 "instance %s is configured twice; rename or remove one",
+						 "instance %s is configured twice; "
+						 "rename or remove one",
 						 in->name);
 			same = o;
 			continue;
 		}
 		if (same_iface && o->vlan == in->vlan && !memcmp(o->mac, in->mac, 6))
 			return conf_fail(err, errlen,
-					 "instances %s and %s have the same address and VLAN; change one",
+					 "instances %s and %s have the same address and "
+					 "VLAN; change one",
 					 o->name, in->name);
 		if (*in->port.arg && !strcmp(o->port.kind, in->port.kind) &&
 		    !strcmp(o->port.arg, in->port.arg))
 			return conf_fail(err, errlen,
-					 "instances %s and %s have the same port %s:%s; change one",
+					 "instances %s and %s have the same port %s:%s; "
+					 "change one",
 					 o->name, in->name, in->port.kind, in->port.arg);
 	}
 	if (!same) {
@@ -426,7 +450,8 @@ int conf_check_iface(const struct daemon_conf *c, const struct instance_conf *in
 		n += !strcmp(c->iface[i].name, in->iface);
 	if (!n)
 		return conf_fail(err, errlen,
-				 "instance %s: interface %s is not configured; add [interface %s] or --iface %s",
+				 "instance %s: interface %s is not configured; add "
+				 "[interface %s] or --iface %s",
 				 in->name, in->iface, in->iface, in->iface);
 	n = 0;
 	for (unsigned int i = 0; i < c->ninstances; i++)

@@ -11,34 +11,32 @@
 
 #include "conf.h"
 
-#define CONF_ERR_MAX	512	/* bytes of a message */
+#define CONF_ERR_MAX 512 /* bytes of a message */
 
 /** conf_fail() - write a message; always -EINVAL */
 int conf_fail(char *err, size_t errlen, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
 /** conf_set() - a daemon-wide setting: "poll", "checksum", "flush-us", ... */
-int conf_set(struct daemon_conf *c, const char *key, const char *value,
-	     char *err, size_t errlen);
+int conf_set(struct daemon_conf *c, const char *key, const char *value, char *err,
+	     size_t errlen);
 
 /** conf_set_keys() - the keys that conf_set() knows, for messages */
 const char *conf_set_keys(void);
 
 /** conf_get_iface() - find or add; @out is valid until conf_fini() */
-int conf_get_iface(struct daemon_conf *c, const char *name,
-		   struct iface_conf **out, char *err, size_t errlen);
+int conf_get_iface(struct daemon_conf *c, const char *name, struct iface_conf **out,
+		   char *err, size_t errlen);
 
 /** conf_set_queues() - queues of an interface */
-int conf_set_queues(struct iface_conf *i, const char *value, char *err,
-		    size_t errlen);
+int conf_set_queues(struct iface_conf *i, const char *value, char *err, size_t errlen);
 
 /** conf_set_name() - name of an instance */
-int conf_set_name(struct instance_conf *in, const char *value, char *err,
-		  size_t errlen);
+int conf_set_name(struct instance_conf *in, const char *value, char *err, size_t errlen);
 
 /** conf_set_instance() - "mac", "vlan", "port", "copy" (NULL: yes), "iface" */
-int conf_set_instance(struct instance_conf *in, const char *key,
-		      const char *value, char *err, size_t errlen);
+int conf_set_instance(struct instance_conf *in, const char *key, const char *value,
+		      char *err, size_t errlen);
 
 /** conf_check_instance() - complete and consistent in itself? */
 int conf_check_instance(const struct instance_conf *in, char *err, size_t errlen);
@@ -50,8 +48,8 @@ int conf_check_instance(const struct instance_conf *in, char *err, size_t errlen
  *
  * Refuses what clashes with another instance: address or port.
  */
-int conf_add_instance(struct daemon_conf *c, const struct instance_conf *in,
-		      bool replace, char *err, size_t errlen);
+int conf_add_instance(struct daemon_conf *c, const struct instance_conf *in, bool replace,
+		      char *err, size_t errlen);
 
 /** conf_default_iface() - "" means the interface, if there is just one */
 void conf_default_iface(const struct daemon_conf *c, struct instance_conf *in);

@@ -25,21 +25,21 @@
 #include "ctl.h"
 #include "../lib/log.h"
 
-#define STALL_MS	2000
-#define LOCK_MS		2000	/* another daemon's start holds the lock for less */
-#define SOCKET_MODE	0600
-#define DIR_MODE	0755
+#define STALL_MS    2000
+#define LOCK_MS	    2000 /* another daemon's start holds the lock for less */
+#define SOCKET_MODE 0600
+#define DIR_MODE    0755
 
 struct client {
-	int fd;			/* -1: free */
-	pid_t pid;		/* for messages; SO_PEERCRED */
+	int fd;	   /* -1: free */
+	pid_t pid; /* for messages; SO_PEERCRED */
 	size_t in_len;
-	char *out;		/* answer, or NULL; owned */
+	char *out; /* answer, or NULL; owned */
 	size_t out_len, out_done;
-	uint64_t progress_ms;	/* CLOCK_MONOTONIC, last byte read or written */
-	bool eof;		/* nothing more will come */
-	bool doomed;		/* close when the answer has gone */
-	uint32_t events;	/* as registered */
+	uint64_t progress_ms; /* CLOCK_MONOTONIC, last byte read or written */
+	bool eof;	      /* nothing more will come */
+	bool doomed;	      /* close when the answer has gone */
+	uint32_t events;      /* as registered */
 	char in[CTL_MAX_LINE];
 };
 
@@ -47,8 +47,8 @@ struct ctl {
 	struct daemon *d;
 	int epfd, listen_fd;
 	char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
-	dev_t dev;		/* of the socket we made, so that we */
-	ino_t ino;		/* never unlink another's */
+	dev_t dev; /* of the socket we made, so that we */
+	ino_t ino; /* never unlink another's */
 	struct client client[CTL_MAX_CLIENTS];
 };
 
@@ -64,7 +64,7 @@ static uint64_t clock_ms(void)
 
 static void client_close(struct client *cl)
 {
-	close(cl->fd);		/* leaves the epoll set with it */
+	close(cl->fd); /* leaves the epoll set with it */
 	free(cl->out);
 	cl->fd = -1;
 	cl->out = NULL;
@@ -129,7 +129,9 @@ static bool client_lines(struct ctl *c, struct client *cl)
 		if (!end && cl->in_len < sizeof(cl->in))
 			break;
 		if (!end) {
-			log_limited(LOG_LVL_WARN, "control client pid %d closed: request longer than %d bytes",
+			log_limited(LOG_LVL_WARN,
+				    "control client pid %d closed: request longer than "
+				    "%d bytes",
 				    (int)cl->pid, CTL_MAX_LINE);
 			cl->doomed = true;
 			/* One byte too many: the protocol words the refusal. */
@@ -191,7 +193,8 @@ static struct client *client_place(struct ctl *c)
 			stalled = cl;
 	}
 	if (stalled) {
-		log_limited(LOG_LVL_WARN, "control client pid %d closed: it does not read its answer",
+		log_limited(LOG_LVL_WARN,
+			    "control client pid %d closed: it does not read its answer",
 			    (int)stalled->pid);
 		client_close(stalled);
 	}
@@ -200,7 +203,8 @@ static struct client *client_place(struct ctl *c)
 
 static void accept_client(struct ctl *c)
 {
-	static const char busy[] = "{\"ok\":false,\"error\":\"too many control clients; close one\"}\n";
+	static const char busy[] =
+		"{\"ok\":false,\"error\":\"too many control clients; close one\"}\n";
 	struct ucred cred = { .pid = 0 };
 	socklen_t len = sizeof(cred);
 	int fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -209,20 +213,25 @@ static void accept_client(struct ctl *c)
 
 	if (fd < 0) {
 		if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
-			log_limited(LOG_LVL_WARN, "control socket: accept: %s", strerror(errno));
+			log_limited(LOG_LVL_WARN, "control socket: accept: %s",
+				    strerror(errno));
 		return;
 	}
 	getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len);
 	cl = client_place(c);
 	if (!cl) {
-		log_limited(LOG_LVL_WARN, "control client pid %d refused: %d are connected",
+		log_limited(LOG_LVL_WARN,
+			    "control client pid %d refused: %d are connected",
 			    (int)cred.pid, CTL_MAX_CLIENTS);
 		send(fd, busy, sizeof(busy) - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
 		close(fd);
 		return;
 	}
 	*cl = (struct client){
-		.fd = fd, .pid = cred.pid, .events = ev.events, .progress_ms = clock_ms(),
+		.fd = fd,
+		.pid = cred.pid,
+		.events = ev.events,
+		.progress_ms = clock_ms(),
 	};
 	ev.data.ptr = cl;
 	if (epoll_ctl(c->epfd, EPOLL_CTL_ADD, fd, &ev))
@@ -356,7 +365,8 @@ static int open_socket(struct ctl *c)
 	}
 	close(dir);
 	if (err == -EADDRINUSE)
-		log_err("%s: another ghostnicd listens there; stop it or use --ctl", c->path);
+		log_err("%s: another ghostnicd listens there; stop it or use --ctl",
+			c->path);
 	else if (err == -EEXIST)
 		log_err("%s: exists and is no socket; remove it or use --ctl", c->path);
 	else if (err)

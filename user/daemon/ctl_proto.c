@@ -16,13 +16,13 @@
 #include "ctl.h"
 #include "metrics.h"
 
-#define MAX_DEPTH	4	/* of brackets; no command needs more than one */
-#define MAX_FLOWS	1000	/* in one answer */
+#define MAX_DEPTH 4    /* of brackets; no command needs more than one */
+#define MAX_FLOWS 1000 /* in one answer */
 
 struct command {
 	const char *name;
-	const char *members;	/* what it takes beside "cmd", space-separated */
-	json_t *(*run)(struct daemon *d, const json_t *req);	/* answer or NULL */
+	const char *members; /* what it takes beside "cmd", space-separated */
+	json_t *(*run)(struct daemon *d, const json_t *req); /* answer or NULL */
 };
 
 /* {"ok": false, "error": TEXT}; the text may quote the request. */
@@ -59,7 +59,8 @@ static const char *member(const json_t *req, const char *key)
 
 static json_t *run_version(struct daemon *d, const json_t *req)
 {
-	return json_pack("{s:b, s:s, s:i}", "ok", 1, "version", GN_VERSION, "abi", GN_ABI);
+	return json_pack("{s:b, s:s, s:i}", "ok", 1, "version", GN_VERSION, "abi",
+			 GN_ABI);
 }
 
 static json_t *run_stats(struct daemon *d, const json_t *req)
@@ -125,13 +126,12 @@ static json_t *json_flow(const struct found_flow *f, uint64_t now_ns)
 	char text[128];
 
 	flow_format(&f->flow, text, sizeof(text));
-	return json_pack("{s:s, s:i, s:s, s:s, s:s, s:I, s:I, s:I, s:I}",
-			 "interface", f->iface->name, "queue", (int)f->queue,
-			 "instance", in && in->id == f->flow.instance ? in->conf.name : "?",
-			 "proto", f->flow.flags & GN_F_TCP ? "tcp" : "udp", "flow", text,
-			 "packets", (json_int_t)f->flow.packets,
-			 "frames", (json_int_t)f->flow.frames,
-			 "bytes", (json_int_t)f->flow.bytes,
+	return json_pack("{s:s, s:i, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "interface",
+			 f->iface->name, "queue", (int)f->queue, "instance",
+			 in && in->id == f->flow.instance ? in->conf.name : "?", "proto",
+			 f->flow.flags & GN_F_TCP ? "tcp" : "udp", "flow", text,
+			 "packets", (json_int_t)f->flow.packets, "frames",
+			 (json_int_t)f->flow.frames, "bytes", (json_int_t)f->flow.bytes,
 			 "idle_ms", (json_int_t)(idle_ns / 1000000));
 }
 
@@ -158,7 +158,8 @@ static int find_flows(struct daemon *d, struct found_flow **out, size_t *n)
 			all = grown;
 			for (unsigned int i = 0; i < copy->n; i++)
 				all[(*n)++] = (struct found_flow){
-					.flow = copy->flow[i], .iface = d->iface[a],
+					.flow = copy->flow[i],
+					.iface = d->iface[a],
 					.queue = w->conf.queue,
 				};
 		}
@@ -200,9 +201,8 @@ static struct iface *find_iface(struct daemon *d, const char *name, json_t **err
 
 	if (i)
 		return i;
-	*err = name && *name ?
-		error("no interface %s here; \"stats\" lists them", name) :
-		error("which interface? Add \"iface\"");
+	*err = name && *name ? error("no interface %s here; \"stats\" lists them", name)
+			     : error("which interface? Add \"iface\"");
 	return NULL;
 }
 
@@ -220,7 +220,8 @@ static json_t *run_instance_add(struct daemon *d, const json_t *req)
 	if (conf_parse_instance(spec, &conf, text, sizeof(text)))
 		return error("%s", text);
 	if (name && *conf.iface && strcmp(name, conf.iface))
-		return error("\"iface\" says %s, \"spec\" says %s; name one", name, conf.iface);
+		return error("\"iface\" says %s, \"spec\" says %s; name one", name,
+			     conf.iface);
 	i = find_iface(d, name ? name : conf.iface, &err);
 	if (!i)
 		return err;
@@ -243,7 +244,8 @@ static json_t *run_instance_del(struct daemon *d, const json_t *req)
 	if (!i)
 		return err;
 	if (iface_del_instance(i, name))
-		return error("no instance %s on %s; \"instances\" lists them", name, i->name);
+		return error("no instance %s on %s; \"instances\" lists them", name,
+			     i->name);
 	return json_pack("{s:b}", "ok", 1);
 }
 
@@ -296,7 +298,8 @@ static json_t *check_members(const struct command *c, json_t *req)
 	const char *key;
 	json_t *value;
 
-	json_object_foreach(req, key, value) {
+	json_object_foreach(req, key, value)
+	{
 		if (!json_is_string(value))
 			return error("\"%s\" is not a string", key);
 		if (strcmp(key, "cmd") && !in_list(c->members, key))
@@ -341,8 +344,8 @@ char *ctl_handle(struct daemon *d, const char *line, size_t len)
 		ans = error("nested deeper than %d", MAX_DEPTH);
 	} else {
 		req = json_loadb(line, len, JSON_REJECT_DUPLICATES, &why);
-		ans = req ? run(d, req) :
-			error("not JSON, at byte %d: %s", why.position, why.text);
+		ans = req ? run(d, req)
+			  : error("not JSON, at byte %d: %s", why.position, why.text);
 	}
 	json_decref(req);
 	if (!ans)

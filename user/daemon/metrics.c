@@ -15,7 +15,7 @@
 #include "stat.h"
 #include "../lib/log.h"
 
-#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
 /* One counter of a struct. */
 struct field {
@@ -24,11 +24,11 @@ struct field {
 	size_t off;
 };
 
-#define FIELD(type, f, text)	{ #f, text, offsetof(struct type, f) },
-#define WORKER_ENTRY(f, text)	FIELD(worker_stats, f, text)
-#define AGG_ENTRY(f, text)	FIELD(agg_stats, f, text)
-#define XSK_ENTRY(f, text)	FIELD(xsk_stats, f, text)
-#define PORT_ENTRY(f, text)	FIELD(port_stats, f, text)
+#define FIELD(type, f, text)  { #f, text, offsetof(struct type, f) },
+#define WORKER_ENTRY(f, text) FIELD(worker_stats, f, text)
+#define AGG_ENTRY(f, text)    FIELD(agg_stats, f, text)
+#define XSK_ENTRY(f, text)    FIELD(xsk_stats, f, text)
+#define PORT_ENTRY(f, text)   FIELD(port_stats, f, text)
 
 static const struct field worker_fields[] = { WORKER_COUNTERS(WORKER_ENTRY) };
 static const struct field agg_fields[] = { AGG_COUNTERS(AGG_ENTRY) };
@@ -69,7 +69,8 @@ static double uptime_s(const struct daemon *d)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (double)((uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec -
-			d->start_ns) / 1e9;
+			d->start_ns) /
+	       1e9;
 }
 
 /* Sum over the queues, into a struct of its own. */
@@ -86,8 +87,8 @@ static struct port_stats port_sum(const struct port *p)
 
 static void format_mac(const uint8_t m[6], char *buf, size_t size)
 {
-	snprintf(buf, size, "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3],
-		 m[4], m[5]);
+	snprintf(buf, size, "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4],
+		 m[5]);
 }
 
 static void format_port(const struct port_conf *c, char *buf, size_t size)
@@ -117,13 +118,14 @@ static json_t *json_queue(const struct worker *w)
 		kernel = json_null();
 	else
 		kernel = json_fields(&st, kernel_fields, ARRAY_SIZE(kernel_fields));
-	return json_pack("{s:i, s:b, s:b, s:o, s:o, s:o, s:o}",
-			 "queue", (int)w->conf.queue,
-			 "zerocopy", w->xsk.zerocopy, "multi_buffer", w->xsk.multi_buffer,
-			 "worker", json_fields(&w->stats, worker_fields, ARRAY_SIZE(worker_fields)),
-			 "agg", json_fields(&w->agg.stats, agg_fields, ARRAY_SIZE(agg_fields)),
-			 "xsk", json_fields(&w->xsk.stats, xsk_fields, ARRAY_SIZE(xsk_fields)),
-			 "kernel", kernel);
+	return json_pack(
+		"{s:i, s:b, s:b, s:o, s:o, s:o, s:o}", "queue", (int)w->conf.queue,
+		"zerocopy", w->xsk.zerocopy, "multi_buffer", w->xsk.multi_buffer,
+		"worker",
+		json_fields(&w->stats, worker_fields, ARRAY_SIZE(worker_fields)), "agg",
+		json_fields(&w->agg.stats, agg_fields, ARRAY_SIZE(agg_fields)), "xsk",
+		json_fields(&w->xsk.stats, xsk_fields, ARRAY_SIZE(xsk_fields)), "kernel",
+		kernel);
 }
 
 static json_t *json_instance(const struct iface *i, const struct instance *in,
@@ -138,9 +140,8 @@ static json_t *json_instance(const struct iface *i, const struct instance *in,
 			json_array_append_new(gso, json_string(gso_names[g].name));
 	format_mac(in->conf.mac, mac, sizeof(mac));
 	format_port(&in->conf.port, port, sizeof(port));
-	o = json_pack("{s:s, s:s, s:i, s:s, s:i, s:o, s:o}",
-		      "name", in->conf.name, "mac", mac, "vlan", in->conf.vlan,
-		      "port", port, "id", in->id, "gso", gso,
+	o = json_pack("{s:s, s:s, s:i, s:s, s:i, s:o, s:o}", "name", in->conf.name, "mac",
+		      mac, "vlan", in->conf.vlan, "port", port, "id", in->id, "gso", gso,
 		      "stats", json_fields(&sum, port_fields, ARRAY_SIZE(port_fields)));
 	if (o && name_iface)
 		json_object_set_new(o, "interface", json_string(i->name));
@@ -151,8 +152,8 @@ static void append_instances(json_t *list, const struct iface *i, bool name_ifac
 {
 	for (unsigned int s = 0; s < GN_MAX_INSTANCES; s++)
 		if (i->instance[s])
-			json_array_append_new(list, json_instance(i, i->instance[s],
-								  name_iface));
+			json_array_append_new(
+				list, json_instance(i, i->instance[s], name_iface));
 }
 
 json_t *metrics_instances(const struct daemon *d)
@@ -205,7 +206,8 @@ static void put_label(FILE *f, const char *name, const char *value)
 
 static void put_help(FILE *f, const char *name, const char *help, const char *type)
 {
-	fprintf(f, "# HELP ghostnic_%s %s\n# TYPE ghostnic_%s %s\n", name, help, name, type);
+	fprintf(f, "# HELP ghostnic_%s %s\n# TYPE ghostnic_%s %s\n", name, help, name,
+		type);
 }
 
 static void put_queue_sample(FILE *f, const char *name, const struct iface *i,
@@ -221,7 +223,7 @@ static void put_queue_counters(FILE *f, const struct daemon *d, const char *grou
 			       const struct field *field, size_t n,
 			       const void *(*get)(const struct worker *w, void *tmp))
 {
-	struct xdp_statistics tmp;	/* the kernel's have no home of their own */
+	struct xdp_statistics tmp; /* the kernel's have no home of their own */
 
 	for (size_t k = 0; k < n; k++) {
 		char name[64];
@@ -275,7 +277,8 @@ static void put_port_counters(FILE *f, const struct daemon *d)
 			for (unsigned int s = 0; s < GN_MAX_INSTANCES; s++) {
 				const struct instance *in = i->instance[s];
 
-				for (unsigned int q = 0; in && q < in->port->nqueues; q++) {
+				for (unsigned int q = 0; in && q < in->port->nqueues;
+				     q++) {
 					fprintf(f, "ghostnic_%s{", name);
 					put_label(f, "interface", i->name);
 					fputc(',', f);
@@ -304,7 +307,8 @@ static void put_gauges(FILE *f, const struct daemon *d)
 		put_label(f, "interface", d->iface[a]->name);
 		fprintf(f, "} %u\n", d->iface[a]->mtu);
 	}
-	put_help(f, "queue_zerocopy", "1 if the driver receives into packet memory", "gauge");
+	put_help(f, "queue_zerocopy", "1 if the driver receives into packet memory",
+		 "gauge");
 	for (unsigned int a = 0; a < d->nifaces; a++)
 		for (unsigned int q = 0; q < d->iface[a]->nworkers; q++)
 			put_queue_sample(f, "queue_zerocopy", d->iface[a],
@@ -322,10 +326,12 @@ char *metrics_text(const struct daemon *d)
 	if (!f)
 		return NULL;
 	put_gauges(f, d);
-	put_queue_counters(f, d, "worker", worker_fields, ARRAY_SIZE(worker_fields), get_worker);
+	put_queue_counters(f, d, "worker", worker_fields, ARRAY_SIZE(worker_fields),
+			   get_worker);
 	put_queue_counters(f, d, "agg", agg_fields, ARRAY_SIZE(agg_fields), get_agg);
 	put_queue_counters(f, d, "xsk", xsk_fields, ARRAY_SIZE(xsk_fields), get_xsk);
-	put_queue_counters(f, d, "kernel", kernel_fields, ARRAY_SIZE(kernel_fields), get_kernel);
+	put_queue_counters(f, d, "kernel", kernel_fields, ARRAY_SIZE(kernel_fields),
+			   get_kernel);
 	put_port_counters(f, d);
 	bad = ferror(f);
 	if (fclose(f) || bad) {
@@ -373,8 +379,8 @@ void metrics_log(const struct daemon *d)
 			if (!xsk_kernel_stats(&w->xsk, &st))
 				append(buf, sizeof(buf), n, "kernel_", &st, kernel_fields,
 				       ARRAY_SIZE(kernel_fields));
-			log_info("final counters of %s queue %u:%s", i->name, w->conf.queue,
-				 *buf ? buf : " none");
+			log_info("final counters of %s queue %u:%s", i->name,
+				 w->conf.queue, *buf ? buf : " none");
 		}
 		for (unsigned int s = 0; s < GN_MAX_INSTANCES; s++) {
 			const struct instance *in = i->instance[s];

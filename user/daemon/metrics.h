@@ -18,7 +18,8 @@ json_t *metrics_json(const struct daemon *d);
 /** metrics_instances() - all instances, each with "interface"; as above */
 json_t *metrics_instances(const struct daemon *d);
 
-/** metrics_text() - Prometheus exposition format 0.0.4; malloc()ed; NULL: out of memory */
+/** metrics_text() - Prometheus exposition format 0.0.4; malloc()ed; NULL: out of memory
+ */
 char *metrics_text(const struct daemon *d);
 
 /** metrics_log() - one line per queue and per instance, of counters that are not 0 */

@@ -33,13 +33,13 @@
 #include "sandbox.h"
 #include "../lib/log.h"
 
-#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZER	1
+#define SANITIZER 1
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZER	1
+#define SANITIZER 1
 #endif
 #endif
 
@@ -48,38 +48,78 @@ static const int keep_caps[] = { CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF };
 /* Any arguments. Grouped by who needs them. */
 static const int allowed[] = {
 	/* packet path */
-	SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_pwait2),
-	SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(recvfrom), SCMP_SYS(recvmsg),
-	SCMP_SYS(recvmmsg), SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv),
+	SCMP_SYS(epoll_wait),
+	SCMP_SYS(epoll_pwait),
+	SCMP_SYS(epoll_pwait2),
+	SCMP_SYS(poll),
+	SCMP_SYS(ppoll),
+	SCMP_SYS(recvfrom),
+	SCMP_SYS(recvmsg),
+	SCMP_SYS(recvmmsg),
+	SCMP_SYS(read),
+	SCMP_SYS(write),
+	SCMP_SYS(readv),
 	SCMP_SYS(writev),
 	/* threads, time, memory */
-	SCMP_SYS(futex), SCMP_SYS(clock_gettime), SCMP_SYS(clock_nanosleep),
-	SCMP_SYS(nanosleep), SCMP_SYS(gettimeofday), SCMP_SYS(sched_yield),
-	SCMP_SYS(sched_setaffinity), SCMP_SYS(sched_getaffinity), SCMP_SYS(getcpu),
-	SCMP_SYS(set_robust_list), SCMP_SYS(rseq), SCMP_SYS(gettid), SCMP_SYS(getpid),
-	SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise), SCMP_SYS(brk),
-	SCMP_SYS(memfd_create), SCMP_SYS(ftruncate), SCMP_SYS(membarrier),
-	SCMP_SYS(getrandom), SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask),
-	SCMP_SYS(rt_sigreturn), SCMP_SYS(sigaltstack), SCMP_SYS(restart_syscall),
-	SCMP_SYS(exit), SCMP_SYS(exit_group),
+	SCMP_SYS(futex),
+	SCMP_SYS(clock_gettime),
+	SCMP_SYS(clock_nanosleep),
+	SCMP_SYS(nanosleep),
+	SCMP_SYS(gettimeofday),
+	SCMP_SYS(sched_yield),
+	SCMP_SYS(sched_setaffinity),
+	SCMP_SYS(sched_getaffinity),
+	SCMP_SYS(getcpu),
+	SCMP_SYS(set_robust_list),
+	SCMP_SYS(rseq),
+	SCMP_SYS(gettid),
+	SCMP_SYS(getpid),
+	SCMP_SYS(munmap),
+	SCMP_SYS(mremap),
+	SCMP_SYS(madvise),
+	SCMP_SYS(brk),
+	SCMP_SYS(memfd_create),
+	SCMP_SYS(ftruncate),
+	SCMP_SYS(membarrier),
+	SCMP_SYS(getrandom),
+	SCMP_SYS(rt_sigaction),
+	SCMP_SYS(rt_sigprocmask),
+	SCMP_SYS(rt_sigreturn),
+	SCMP_SYS(sigaltstack),
+	SCMP_SYS(restart_syscall),
+	SCMP_SYS(exit),
+	SCMP_SYS(exit_group),
 	/* control socket, instances */
-	SCMP_SYS(accept4), SCMP_SYS(close), SCMP_SYS(shutdown), SCMP_SYS(getsockopt),
-	SCMP_SYS(setsockopt), SCMP_SYS(epoll_ctl), SCMP_SYS(epoll_create1),
-	SCMP_SYS(eventfd2), SCMP_SYS(fcntl), SCMP_SYS(lseek), SCMP_SYS(fstat),
-	SCMP_SYS(newfstatat), SCMP_SYS(stat), SCMP_SYS(lstat), SCMP_SYS(unlink),
+	SCMP_SYS(accept4),
+	SCMP_SYS(close),
+	SCMP_SYS(shutdown),
+	SCMP_SYS(getsockopt),
+	SCMP_SYS(setsockopt),
+	SCMP_SYS(epoll_ctl),
+	SCMP_SYS(epoll_create1),
+	SCMP_SYS(eventfd2),
+	SCMP_SYS(fcntl),
+	SCMP_SYS(lseek),
+	SCMP_SYS(fstat),
+	SCMP_SYS(newfstatat),
+	SCMP_SYS(stat),
+	SCMP_SYS(lstat),
+	SCMP_SYS(unlink),
 	SCMP_SYS(unlinkat),
 };
 
 /* A TAP port and what it asks of its device; terminals are stdio's question. */
 static const unsigned long ioctls[] = {
-	TUNSETIFF, TUNGETIFF, TUNGETFEATURES, TUNSETOFFLOAD, TUNSETVNETHDRSZ,
-	TUNSETVNETLE, TUNSETSNDBUF, TUNSETQUEUE, SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCGIFMTU,
-	SIOCSIFMTU, SIOCGIFHWADDR, SIOCSIFHWADDR, SIOCGIFINDEX, SIOCETHTOOL, FIONREAD,
-	FIONBIO, TCGETS,
+	TUNSETIFF,    TUNGETIFF,    TUNGETFEATURES, TUNSETOFFLOAD, TUNSETVNETHDRSZ,
+	TUNSETVNETLE, TUNSETSNDBUF, TUNSETQUEUE,    SIOCGIFFLAGS,  SIOCSIFFLAGS,
+	SIOCGIFMTU,   SIOCSIFMTU,   SIOCGIFHWADDR,  SIOCSIFHWADDR, SIOCGIFINDEX,
+	SIOCETHTOOL,  FIONREAD,	    FIONBIO,	    TCGETS,
 };
 
 static const unsigned int bpf_cmds[] = {
-	BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM,
+	BPF_MAP_LOOKUP_ELEM,
+	BPF_MAP_UPDATE_ELEM,
+	BPF_MAP_DELETE_ELEM,
 	BPF_MAP_GET_NEXT_KEY,
 };
 
@@ -95,7 +135,8 @@ static int drop_caps(void)
 		return -EINVAL;
 	bounds = capng_have_capability(CAPNG_EFFECTIVE, CAP_SETPCAP);
 	for (size_t i = 0; i < ARRAY_SIZE(keep_caps); i++)
-		had[i] = capng_have_capability(CAPNG_PERMITTED, (unsigned int)keep_caps[i]);
+		had[i] = capng_have_capability(CAPNG_PERMITTED,
+					       (unsigned int)keep_caps[i]);
 	capng_clear(CAPNG_SELECT_ALL);
 	for (size_t i = 0; i < ARRAY_SIZE(keep_caps); i++)
 		if (had[i])
@@ -107,7 +148,7 @@ static int drop_caps(void)
 	return capng_apply(CAPNG_SELECT_CAPS) ? -EPERM : 0;
 }
 
-#define LOW32	0xffffffffU	/* the kernel takes an int: libc may extend its sign */
+#define LOW32 0xffffffffU /* the kernel takes an int: libc may extend its sign */
 
 /* Allowed if one argument, masked, has this value. */
 static const struct rule {
@@ -134,7 +175,10 @@ static const struct rule {
 static int allow(scmp_filter_ctx f, const struct rule *r)
 {
 	const struct scmp_arg_cmp cmp = {
-		.arg = r->arg, .op = SCMP_CMP_MASKED_EQ, .datum_a = r->mask, .datum_b = r->value,
+		.arg = r->arg,
+		.op = SCMP_CMP_MASKED_EQ,
+		.datum_a = r->mask,
+		.datum_b = r->value,
 	};
 
 	return seccomp_rule_add_array(f, SCMP_ACT_ALLOW, r->nr, 1, &cmp);
@@ -158,7 +202,8 @@ static int add_checked(scmp_filter_ctx f)
 		err = allow(f, &(struct rule){ SCMP_SYS(ioctl), 1, LOW32, ioctls[i] });
 	for (size_t i = 0; !err && i < ARRAY_SIZE(bpf_cmds); i++)
 		err = allow(f, &(struct rule){ SCMP_SYS(bpf), 0, LOW32, bpf_cmds[i] });
-	return err ? err : seccomp_rule_add(f, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+	return err ? err
+		   : seccomp_rule_add(f, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
 }
 
 static int load_filter(void)
@@ -202,7 +247,8 @@ int sandbox_enter(void)
 #endif
 	err = load_filter();
 	if (err)
-		log_err("cannot load the system call filter: %s; is CONFIG_SECCOMP_FILTER in the kernel?",
+		log_err("cannot load the system call filter: %s; is "
+			"CONFIG_SECCOMP_FILTER in the kernel?",
 			strerror(-err));
 	return err;
 }
