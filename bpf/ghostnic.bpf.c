@@ -213,8 +213,7 @@ int ghostnic(struct xdp_md *ctx)
 	cnt->v[GN_CNT_REDIRECT_BYTES] += f.len;
 	if (w->meta.class == GN_CLASS_ALONE) {
 		count(cnt, GN_CNT_ALONE);
-		if (w->why != GN_CNT_RX && w->why < GN_CNT_MAX)
-			count(cnt, w->why);
+		count_detail(cnt, w->why);
 	}
 	return XDP_REDIRECT;
 }

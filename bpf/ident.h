@@ -99,12 +99,12 @@ int ident_hash(struct ident *id, const struct gn_config *conf, bool want_key)
 	sip_absorb(&s, id->fixed[0]);
 	sip_absorb(&s, id->fixed[1]);
 	sip_absorb(&s, id->fixed[2]);
-#pragma nounroll
+#pragma unroll
 	for (__u32 i = 0; i < IDENT_TCP_MAX && i < id->ntcp; i++)
 		sip_absorb(&s, id->tcp[i]);
 	if (id->fixed[2] & IDENT_SHAPE(IDENT_SHAPE_TAGS))
 		sip_absorb(&s, id->tags);
-#pragma nounroll
+#pragma unroll
 	for (__u32 i = 0; i < IDENT_EXT_MAX && i < id->next; i++)
 		sip_absorb(&s, id->ext[i]);
 	id->key = sip_final(&s);
