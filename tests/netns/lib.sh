@@ -233,7 +233,9 @@ gn_world()
 	gn_veth peer p0 host h0 "$mtu"
 	gn_addr peer p0 1
 	gn_addr host h0 2
-	gn_must gn_exec host "$GN_BIN/ghostnic" attach h0 "$@"
+	# As attach advises: a tag that stays beside the frame is hidden from XDP.
+	gn_must gn_exec peer ethtool -K p0 txvlan off
+	gn_must gn_exec host "$GN_BIN/ghostnic" attach h0 "$@" >>"$GN_TMP/attach.log" 2>&1
 }
 
 # gn_vm N MTU - bring the TAP of instance vmN into its namespace, as a VMM would take it
@@ -264,7 +266,7 @@ gn_world_end()
 {
 	[ "$GN_DAEMON" = 0 ] || gn_stop "$GN_DAEMON"
 	GN_DAEMON=0
-	gn_must gn_exec host "$GN_BIN/ghostnic" detach h0
+	gn_must gn_exec host "$GN_BIN/ghostnic" detach h0 >/dev/null
 	gn_ns_del peer host vm1 vm2
 }
 

@@ -182,7 +182,6 @@ gn_file 256
 
 # ---- VLAN 7: tagged on the wire, untagged inside ---------------------------------------
 gn_world 1500
-gn_must gn_exec peer ethtool -K p0 txvlan off
 gn_must gn_exec peer tc qdisc add dev p0 clsact
 gn_must gn_exec peer tc filter add dev p0 egress bpf da \
 	obj "$GN_BIN/tests/netns/vlan.bpf.o" sec push
