@@ -165,7 +165,7 @@ group_vm()
 		name=${t##*/}
 		case $name in
 		lib.sh | mkinitrd.sh) ;;
-		*) cases "vm/${name%.sh}" 300 bash "$t" ;;
+		*) cases "vm/${name%.sh}" 400 bash "$t" ;;
 		esac
 	done
 }
