@@ -284,6 +284,10 @@ static int attach_locked(const struct opts *o, const char *bpffs, struct facts *
 	if (!prepare(bpffs, &f->link, v.switch_off) && !load(bpffs, f, &mode)) {
 		for (i = 0; i < v.nnotes; i++)
 			out_note("%s", v.note[i]);
+		if (!xdp_inspect(f->link.ifindex, &f->xdp) && !f->xdp.dispatcher)
+			out_note("this kernel lets programs share no interface (it refuses "
+				 "libxdp's dispatcher): %s takes no XDP program beside this",
+				 ifname);
 		if (removed)
 			out_note("a ghostnicd that served %s must be restarted", ifname);
 		say_attached(o, f, bpffs, mode, false);
@@ -352,8 +356,10 @@ static int detach_locked(const struct opts *o, const char *bpffs, const char *if
 	if (!err)
 		err = clear(bpffs, ifname, gone ? NULL : &f->link, &removed);
 	if (err) {
-		out_error("cannot detach %s: %s%s%s; try --verbose", ifname, strerror(-err),
-			  *xdp_message() ? ": " : "", xdp_message());
+		out_error("cannot detach %s: %s%s%s; %s", ifname, strerror(-err),
+			  *xdp_message() ? ": " : "", xdp_message(),
+			  err == -EPERM ? "run as root: finding what is attached needs "
+					  "CAP_SYS_ADMIN" : "try --verbose");
 		return EXIT_FAILED;
 	}
 	if (o->json)

@@ -68,8 +68,7 @@ static bool check_busy(const struct facts *f, struct verdict *v)
 	case XDP_FOUND_FOREIGN:
 		snprintf(v->error, sizeof(v->error),
 			 "%s is busy: XDP program \"%s\" (id %u) is attached %s; "
-			 "remove it (ip link set dev %s %s off) or attach it by libxdp after "
-			 "ghostnic", ifname, x->name, x->main_id,
+			 "remove it: ip link set dev %s %s off", ifname, x->name, x->main_id,
 			 x->dispatcher ? "in a way libxdp does not know" :
 					 "without libxdp's dispatcher",
 			 ifname, off);

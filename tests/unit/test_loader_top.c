@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * From two snapshots to rates, reasons and text: snapshot.c, top.c, out.c.
+ */
+#include <jansson.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "../../loader/out.h"
+#include "../../loader/snapshot.h"
+#include "../../loader/top.h"
+
+static json_t *snap(double time, long long n)
+{
+	return json_pack(
+		"{s:f, s:{s:s, s:f}, s:[{s:s, s:{s:I, s:I, s:I, s:I},"
+		" s:[{s:i, s:{s:I}, s:{s:I}, s:{s:I}}], s:[{s:s, s:{s:I, s:I, s:I, s:I, s:I}}]}]}",
+		"time_s", time, "daemon", "version", "9.9", "uptime_s", 65.0,
+		"interfaces", "name", "v0",
+		"xdp", "rx", (json_int_t)(100 * n), "redirect", (json_int_t)(60 * n),
+		"drop_meta", (json_int_t)(10 * n), "pass_no_socket", (json_int_t)0,
+		"queues", "queue", 3, "worker", "rx_no_instance", (json_int_t)(2 * n),
+		"xsk", "tx_full", (json_int_t)5, "kernel", "rx_ring_full", (json_int_t)n,
+		"instances", "name", "vm1", "stats", "rx_packets", (json_int_t)(1000 * n),
+		"rx_frames", (json_int_t)(50 * n), "rx_bytes", (json_int_t)(125000000 * n),
+		"tx_wire", (json_int_t)(20 * n), "rx_dropped", (json_int_t)(4 * n));
+}
+
+static double num(const json_t *o, const char *key)
+{
+	assert_true(json_is_number(json_object_get(o, key)));
+	return json_number_value(json_object_get(o, key));
+}
+
+#define NEAR(a, b)	assert_true((a) - (b) < 1e-6 && (b) - (a) < 1e-6)
+
+static void test_rates(void **state)
+{
+	json_t *a = snap(10, 1), *b = snap(12, 3), *r = top_compute(a, b), *i;
+
+	NEAR(num(r, "interval_s"), 2);
+	i = json_array_get(json_object_get(r, "instances"), 0);
+	assert_string_equal(json_string_value(json_object_get(i, "name")), "vm1");
+	NEAR(num(i, "rx_pps"), 1000);
+	NEAR(num(i, "rx_gbps"), 1);
+	NEAR(num(i, "packets_per_super"), 20);
+	NEAR(num(i, "tx_pps"), 20);
+	NEAR(num(i, "drops_per_s"), 4);
+	i = json_array_get(json_object_get(r, "interfaces"), 0);
+	NEAR(num(i, "seen_pps"), 100);
+	NEAR(num(i, "redirect_pps"), 60);
+	NEAR(num(i, "host_pps"), 30);	/* neither redirected nor dropped */
+	NEAR(num(i, "queues"), 1);
+	json_decref(r);
+	json_decref(a);
+	json_decref(b);
+}
+
+static const json_t *drop_of(const json_t *r, const char *counter)
+{
+	json_t *d;
+	size_t k;
+
+	json_array_foreach(json_object_get(r, "drops"), k, d)
+		if (!strcmp(json_string_value(json_object_get(d, "counter")), counter))
+			return d;
+	return NULL;
+}
+
+static void test_drops(void **state)
+{
+	json_t *a = snap(10, 1), *b = snap(12, 3), *r = top_compute(a, b);
+	const json_t *d;
+
+	/* 0 is not listed, nor is what is no loss. */
+	assert_int_equal(json_array_size(json_object_get(r, "drops")), 5);
+	assert_null(drop_of(r, "pass_no_socket"));
+	assert_null(drop_of(r, "rx_packets"));
+	d = drop_of(r, "rx_ring_full");
+	assert_non_null(d);
+	assert_string_equal(json_string_value(json_object_get(d, "where")),
+			    "v0 queue 3 kernel");
+	NEAR(num(d, "per_s"), 1);
+	NEAR(num(d, "total"), 3);
+	/* Old losses stay, at rate 0. */
+	d = drop_of(r, "tx_full");
+	assert_non_null(d);
+	NEAR(num(d, "per_s"), 0);
+	NEAR(num(d, "total"), 5);
+	json_decref(r);
+	json_decref(a);
+	json_decref(b);
+}
+
+/* A restarted daemon counts from 0: no negative rates. */
+static void test_restart(void **state)
+{
+	json_t *a = snap(10, 9), *b = snap(11, 2), *r = top_compute(a, b), *i;
+
+	i = json_array_get(json_object_get(r, "instances"), 0);
+	NEAR(num(i, "rx_pps"), 2000);
+	json_decref(r);
+	json_decref(a);
+	json_decref(b);
+}
+
+/* The daemon comes and goes between two snapshots. */
+static void test_no_daemon(void **state)
+{
+	json_t *a = snap(1, 1), *b = json_pack("{s:f, s:n, s:[]}", "time_s", 2.0, "daemon",
+					       "interfaces"), *r;
+
+	r = top_compute(a, b);
+	assert_int_equal(json_array_size(json_object_get(r, "instances")), 0);
+	json_decref(r);
+	json_object_set_new(b, "time_s", json_real(0.5));
+	r = top_compute(b, a);
+	NEAR(num(json_array_get(json_object_get(r, "instances"), 0), "rx_pps"), 2000);
+	json_decref(r);
+	json_decref(a);
+	json_decref(b);
+}
+
+static char *rendered(const json_t *r)
+{
+	char *buf = NULL;
+	size_t len;
+	FILE *f = open_memstream(&buf, &len);
+
+	assert_non_null(f);
+	top_render(r, f);
+	fclose(f);
+	return buf;
+}
+
+static void test_render(void **state)
+{
+	json_t *a = snap(10, 1), *b = snap(12, 3), *r = top_compute(a, b);
+	char *text = rendered(r);
+
+	assert_non_null(strstr(text, "ghostnicd 9.9, up 65 s"));
+	assert_non_null(strstr(text, "vm1       v0            1.00k      1.000       20.0"));
+	assert_non_null(strstr(text, "receive ring full: worker too slow"));
+	free(text);
+	json_decref(r);
+	json_decref(a);
+	json_decref(b);
+}
+
+/* A name in the daemon's answer never reaches the terminal as a command to it. */
+static void test_terminal_safe(void **state)
+{
+	static const char *const title[] = { "A", "B" };
+	char *buf = NULL, s[] = "a\033[2Jb\x7f";
+	struct table t;
+	size_t len;
+	FILE *f;
+
+	assert_string_equal(clean_text(s), "a?[2Jb?");
+	f = open_memstream(&buf, &len);
+	table_init(&t, title, "<>");
+	table_row(&t, "%s\t%d", "x\033x", 12345);
+	table_row(&t, "%s\t%d", "long name", 1);
+	table_print(&t, f);
+	fclose(f);
+	assert_string_equal(buf, "A              B\n"
+				 "x?x        12345\n"
+				 "long name      1\n");
+	free(buf);
+}
+
+static void test_fmt_si(void **state)
+{
+	static const struct {
+		double v;
+		const char *s;
+	} c[] = {
+		{ 0, "0" }, { 7, "7" }, { 999, "999" }, { 999.6, "1.00k" }, { 1000, "1.00k" },
+		{ 12345, "12.3k" }, { 999499, "999k" }, { 999600, "1.00M" }, { 4.8e6, "4.80M" },
+		{ 1e9, "1.00G" }, { 1e22, "10000E" },
+	};
+	char buf[FMT_MAX];
+	size_t i;
+
+	for (i = 0; i < sizeof(c) / sizeof(c[0]); i++)
+		assert_string_equal(fmt_si(c[i].v, buf), c[i].s);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_rates),	   cmocka_unit_test(test_drops),
+		cmocka_unit_test(test_restart),	   cmocka_unit_test(test_no_daemon),
+		cmocka_unit_test(test_render),	   cmocka_unit_test(test_terminal_safe),
+		cmocka_unit_test(test_fmt_si),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
