@@ -11,9 +11,10 @@ def right(n): (" " * n) + . | .[-n:];
 | ["flows", "burst", "size"] as $shape
 | "",
   "Mpps / packets in one / user ns a packet",
-  (([$shape[] | right(6)] | add) + ([$subjects[] | right(24)] | add)),
+  (([$shape[] | right(6)] | add) + ("line ns" | right(9)) + ([$subjects[] | right(24)] | add)),
   (group_by([.flows, .burst, .size])[] as $g
    | ([$shape[] as $k | $g[0][$k] | tostring | right(6)] | add)
+     + ([$g[] | select(.metric == "line_ns") | .value] | median | fixed | right(9))
      + ([$subjects[] as $s
 	| def of(m): [$g[] | select(.subject == $s and .metric == m) | .value] | median;
 	  "\(of("pps") | if . then . / 1e6 else . end | fixed) / \(of("packets_per_super") | fixed) / \(of("user_ns_per_packet") | fixed)"
