@@ -111,11 +111,18 @@ static void print_cells(FILE *f, const struct table *t, const char *const *cell,
 		const char *s = cell[i] ? cell[i] : "";
 		bool last = i + 1 == t->ncols;
 
+		/* No blanks at the end of a line. */
+		if (i + 2 == t->ncols && t->align[i + 1] == '<' &&
+		    !(cell[i + 1] && *cell[i + 1]))
+			last = true;
+
 		if (t->align[i] == '>')
 			fprintf(f, "%*s", width[i], s);
 		else
 			fprintf(f, "%-*s", last ? 0 : width[i], s);
 		fputs(last ? "\n" : "  ", f);
+		if (last)
+			break;
 	}
 }
 

@@ -87,7 +87,9 @@ static json_t *one_instance(const json_t *before, const json_t *now, double dt,
 
 	snprintf(owner, sizeof(owner), "instance %s", name);
 	rx = grown(before, now, iface, owner, "rx_packets");
-	frames = grown(before, now, iface, owner, "rx_frames");
+	/* Frames of other instances were no packets on the wire. */
+	frames = grown(before, now, iface, owner, "rx_frames") -
+		 grown(before, now, iface, owner, "rx_local");
 	return json_pack(
 		"{s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f}", "name", name, "interface", iface,
 		"rx_pps", rx / dt,

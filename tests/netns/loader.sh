@@ -6,7 +6,7 @@
 # leaves something behind.
 
 #
-#	loader.sh [plain] [others] [killed]	only these parts; default: all
+#	loader.sh [plain] [served] [others] [killed]	only these parts; default: all
 #
 # Environment: GN_STRIDE, kill at every so-manyth step only (default 1).
 
@@ -176,6 +176,29 @@ part_plain()
 	gn_must gn_exec a ip link set v0 up
 }
 
+serves() { is v0 '.daemon and (.queues | length) == 1 and .instances[0].name == "vm1"'; }
+
+# With a daemon: what the commands say of it, and detach under it.
+part_served()
+{
+	gn_must quiet attach v0
+	gn_must gn_daemon a --iface v0 --instance "vm1,mac=$GN_MAC1,port=null"
+	gn_check "status names queue and instance" serves
+	gn_check "instance add" gives 0 instance add "vm2,mac=$GN_MAC2,port=null"
+	gn_check "instance list shows it" refuses 0 "^vm2 " instance list
+	gn_check "twice is refused" gives 1 instance add "vm2,mac=$GN_MAC2,port=null"
+	gn_check "instance del" gives 0 instance del vm2
+	gn_check "which is then gone" refuses 1 "no instance vm2" instance del vm2
+	gn_check "metrics" refuses 0 "^ghostnic_info" metrics
+	gn_check "flows" gives 0 flows
+	gn_check "detach under the daemon" gives 0 detach v0
+	gn_check "leaves nothing" clean v0
+	gn_check "the daemon lives on" gives 0 instance list
+	gn_check "the host's traffic goes on" gn_ping b 10.0.0.1
+	gn_stop "$GN_DAEMON"
+	export GHOSTNIC_CTL=$GN_TMP/no.sock
+}
+
 # ---- other XDP programs ------------------------------------------------------------------------
 # xdp-filter attaches by libxdp as we do. Without the kernel's freplace each gets the
 # interface alone.
@@ -307,7 +330,7 @@ gn_must gn_exec a ethtool -K v0 $FORWARD on
 
 gn_addr a v0 1
 gn_addr b v1 2
-[ $# -gt 0 ] || set -- plain others killed
+[ $# -gt 0 ] || set -- plain served others killed
 for part; do
 	"part_$part"
 done

@@ -20,7 +20,7 @@ static json_t *snap(double time, long long n)
 {
 	return json_pack(
 		"{s:f, s:{s:s, s:f}, s:[{s:s, s:{s:I, s:I, s:I, s:I},"
-		" s:[{s:i, s:{s:I}, s:{s:I}, s:{s:I}}], s:[{s:s, s:{s:I, s:I, s:I, s:I, s:I}}]}]}",
+		" s:[{s:i, s:{s:I}, s:{s:I}, s:{s:I}}], s:[{s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I}}]}]}",
 		"time_s", time, "daemon", "version", "9.9", "uptime_s", 65.0,
 		"interfaces", "name", "v0",
 		"xdp", "rx", (json_int_t)(100 * n), "redirect", (json_int_t)(60 * n),
@@ -28,7 +28,7 @@ static json_t *snap(double time, long long n)
 		"queues", "queue", 3, "worker", "rx_no_instance", (json_int_t)(2 * n),
 		"xsk", "tx_full", (json_int_t)5, "kernel", "rx_ring_full", (json_int_t)n,
 		"instances", "name", "vm1", "stats", "rx_packets", (json_int_t)(1000 * n),
-		"rx_frames", (json_int_t)(50 * n), "rx_bytes", (json_int_t)(125000000 * n),
+		"rx_frames", (json_int_t)(57 * n), "rx_local", (json_int_t)(7 * n), "rx_bytes", (json_int_t)(125000000 * n),
 		"tx_wire", (json_int_t)(20 * n), "rx_dropped", (json_int_t)(4 * n));
 }
 
