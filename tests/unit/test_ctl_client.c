@@ -234,9 +234,9 @@ static void test_no_daemon(void **state)
 	/* A socket whose daemon died. */
 	expect(&s, "{}", -1, 0, "y");
 	start(&s);
-	close(s.fd);
-	pthread_cancel(s.thread);
+	shutdown(s.fd, SHUT_RDWR);	/* wakes accept() */
 	pthread_join(s.thread, NULL);
+	close(s.fd);
 	assert_int_equal(ghostnic_request(s.path, "{}", -1, &answer), -ECONNREFUSED);
 	close(s.done[0]);
 	close(s.done[1]);
