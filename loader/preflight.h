@@ -16,7 +16,7 @@
 
 /* Longest MTU of a program without frags: a 4 KiB page less 256 bytes of headroom,
  * 320 of skb_shared_info and 22 of Ethernet header with two VLAN tags. */
-#define MTU_ONE_PAGE	3498
+#define MTU_ONE_PAGE	3498U
 
 struct facts {
 	struct link_info link;
