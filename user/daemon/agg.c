@@ -308,7 +308,8 @@ void agg_push(struct agg *a, struct mbuf *m, uint64_t now_ns, struct agg_out *ou
 	trim_padding(a->pool, m);
 	open_chain(a, m, slot, now_ns, out);
 limit:
-	/* Two a packet keep pace: a chain has as many buffers as a packet, or more. */
+	/* Two a packet: frames of three buffers may run ahead of chains of one, by a
+	 * buffer each, until those chains are gone; AGG_MAX_OPEN bounds it. */
 	for (int i = 0; i < 2 && a->held > a->conf.max_held; i++) {
 		stat_add(&a->stats.starved, 1);
 		close_oldest(a, out);

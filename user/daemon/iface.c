@@ -199,7 +199,6 @@ int iface_open(const struct iface_conf *conf, const struct daemon_conf *d,
 	err = open_maps(i, d->bpffs);
 	if (err)
 		goto fail;
-	clear_instances(i);
 	i->flood_fd = flood_open(i->ifindex);
 	if (i->flood_fd < 0) {
 		err = i->flood_fd;
@@ -211,6 +210,8 @@ int iface_open(const struct iface_conf *conf, const struct daemon_conf *d,
 	err = i->worker ? create_workers(i, d) : -ENOMEM;
 	if (err)
 		goto fail;
+	/* Our sockets have the queues, so no living daemon owns what is in the map. */
+	clear_instances(i);
 	*out = i;
 	return 0;
 fail:
@@ -307,15 +308,20 @@ static void drop_instance(struct iface *i, struct instance *in, unsigned int nwo
 	free(in);
 }
 
-void iface_close(struct iface *i)
+void iface_stop(struct iface *i)
 {
-	if (!i)
-		return;
 	for (unsigned int q = 0; i->map_xsks >= 0 && q < i->nworkers; q++)
 		bpf_map_delete_elem(i->map_xsks, &q);
 	for (unsigned int q = 0; i->worker && q < i->nworkers; q++)
 		if (i->worker[q])
 			worker_stop(i->worker[q]);
+}
+
+void iface_close(struct iface *i)
+{
+	if (!i)
+		return;
+	iface_stop(i);
 	for (unsigned int s = 0; s < GN_MAX_INSTANCES; s++)
 		if (i->instance[s])
 			drop_instance(i, i->instance[s], i->nworkers);

@@ -15,10 +15,14 @@
 
 #include "worker.h"
 
+enum link_state { LINK_UNKNOWN, LINK_UP, LINK_DOWN, LINK_GONE };
+
 struct iface {
 	char name[IFNAMSIZ];
 	unsigned int ifindex;
-	uint32_t mtu;			/* bytes */
+	uint32_t mtu;			/* bytes, when the daemon started */
+	uint32_t mtu_seen;		/* the last one rtnetlink told, 0: none */
+	enum link_state link;		/* as rtnetlink told it */
 	bool local_link;		/* veth: frames never cross a wire */
 	struct loop *loop;
 	int map_xsks, map_instances;	/* pinned maps, opened; -1 */
@@ -44,7 +48,10 @@ int iface_open(const struct iface_conf *conf, const struct daemon_conf *d,
 /** iface_start() - start the threads, then let frames in (XSKMAP). Return: 0, -errno */
 int iface_start(struct iface *i);
 
-/** iface_close() - stop frames, threads and ports; frees; NULL is fine */
+/** iface_stop() - give frames to the host again, end the threads; counters stay readable */
+void iface_stop(struct iface *i);
+
+/** iface_close() - iface_stop(), then ports and sockets; frees; NULL is fine */
 void iface_close(struct iface *i);
 
 /**

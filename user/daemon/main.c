@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "ctl.h"
+#include "linkwatch.h"
 #include "metrics.h"
 #include "sandbox.h"
 #include "../lib/log.h"
@@ -35,6 +36,7 @@
 struct app {
 	struct daemon d;
 	struct ctl *ctl;
+	struct linkwatch *links;
 	struct loop_watch *sig_watch, *ctl_watch;
 	int sigfd;
 	int notify_fd; /* connected to NOTIFY_SOCKET, or -1 */
@@ -177,6 +179,8 @@ static int start(struct app *l, struct daemon_conf *conf)
 		ret = loop_watch(l->d.loop, ctl_fd(l->ctl), EPOLLIN, on_ctl, l,
 				 &l->ctl_watch);
 	if (!ret)
+		ret = linkwatch_open(&l->d, &l->links);
+	if (!ret)
 		ret = open_ifaces(l, conf);
 	if (!ret)
 		ret = sandbox_enter();
@@ -190,9 +194,9 @@ static void stop(struct app *l, bool ran)
 {
 	loop_unwatch(l->d.loop, l->ctl_watch);
 	ctl_close(l->ctl);
+	linkwatch_close(l->links);
 	for (unsigned int i = 0; ran && i < l->d.nifaces; i++)
-		for (unsigned int q = 0; q < l->d.iface[i]->nworkers; q++)
-			worker_stop(l->d.iface[i]->worker[q]);
+		iface_stop(l->d.iface[i]);
 	if (ran)
 		metrics_log(&l->d);
 	while (l->d.nifaces)

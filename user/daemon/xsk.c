@@ -9,12 +9,15 @@
 #include <linux/if_link.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include "xsk.h"
 #include "stat.h"
 #include "../lib/log.h"
 
 #define COMP_BATCH	64	/* completions reaped at once */
+#define BIND_TRIES	20	/* while the queue is busy: 2 s in all */
+#define BIND_RETRY_NS	100000000
 
 /* Best first. Copy mode with multi-buffer before zero copy without it would cost
  * speed; the other way round it would cost jumbo frames, which the MTU decides. */
@@ -53,6 +56,20 @@ static int open_with(struct xsk *x, const char *ifname, uint32_t queue,
 	return err;
 }
 
+/* The best mode that works; @mode: its index in bind_flags. */
+static int open_best(struct xsk *x, const char *ifname, uint32_t queue, struct umem *u,
+		     unsigned int *mode)
+{
+	int err = -EINVAL;
+
+	for (*mode = 0; *mode < sizeof(bind_flags) / sizeof(bind_flags[0]); ++*mode) {
+		err = open_with(x, ifname, queue, u, bind_flags[*mode]);
+		if (!err || err == -EBUSY || err == -EPERM)
+			break;
+	}
+	return err;
+}
+
 static const char *open_remedy(int err)
 {
 	switch (-err) {
@@ -70,13 +87,16 @@ int xsk_open(struct xsk *x, const char *ifname, uint32_t queue, struct umem *u,
 {
 	struct xdp_options opts;
 	socklen_t len = sizeof(opts);
-	unsigned int i;
+	unsigned int i = 0;
 	int err = 0;
 
 	memset(x, 0, sizeof(*x));
-	for (i = 0; i < sizeof(bind_flags) / sizeof(bind_flags[0]); i++) {
-		err = open_with(x, ifname, queue, u, bind_flags[i]);
-		if (!err || err == -EBUSY || err == -EPERM)
+	/* A killed daemon's sockets outlive it for a moment. */
+	for (unsigned int try = 0; try < BIND_TRIES; try++) {
+		if (try)
+			nanosleep(&(struct timespec){ .tv_nsec = BIND_RETRY_NS }, NULL);
+		err = open_best(x, ifname, queue, u, &i);
+		if (err != -EBUSY)
 			break;
 	}
 	if (err) {
