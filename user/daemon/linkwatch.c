@@ -60,7 +60,8 @@ static void handle(struct linkwatch *w, const struct nlmsghdr *h)
 	up = ifi->ifi_flags & IFF_UP && ifi->ifi_flags & IFF_RUNNING;
 	if (h->nlmsg_type != RTM_NEWLINK)
 		return;
-	if (up != (i->link == LINK_UP))
+	/* The first message may be about anything: only "down" is news then. */
+	if (i->link == LINK_UNKNOWN ? !up : up != (i->link == LINK_UP))
 		log_info("%s: link is %s", i->name, up ? "up" : "down");
 	i->link = up ? LINK_UP : LINK_DOWN;
 	mtu = link_mtu(h);
