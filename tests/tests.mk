@@ -76,6 +76,7 @@ compile_commands.json: deps-lint ## for editors and clang-tidy
 lint: lint-sh lint-cppcheck lint-gcc lint-tidy ## all static analysis
 lint-tidy: compile_commands.json ## clang-tidy
 	$(call say,TIDY,$(words $(LINT_SRC)) files)clang-tidy -p . --quiet --warnings-as-errors='*' \
+		--extra-arg=-isystem$(B)/lint \
 		$(LINT_SRC) >$(B)/tidy.log 2>&1 || { grep -v 'warnings generated' $(B)/tidy.log; exit 1; }
 lint-cppcheck: deps-lint ## cppcheck
 	$(call say,CPPCHK,$(words $(LINT_SRC)) files)cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability \
