@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -73,6 +74,34 @@ static int open_pin(const char *bpffs, const char *ifname, const char *map)
 	return fd < 0 ? -errno : fd;
 }
 
+/*
+ * Map the metadata streams. Without them, by kernel or by an attach in generic mode,
+ * metadata is in front of the frames, so a failure costs speed only.
+ */
+static void map_streams(struct iface *i, const char *bpffs)
+{
+	struct bpf_map_info info = { 0 };
+	uint32_t len = sizeof(info);
+	int fd = open_pin(bpffs, i->name, BPFFS_STREAM);
+	void *p;
+
+	if (fd < 0)
+		return;
+	if (!bpf_obj_get_info_by_fd(fd, &info, &len) &&
+	    info.value_size == sizeof(struct gn_stream)) {
+		p = mmap(NULL, (size_t)info.max_entries * sizeof(struct gn_stream),
+			 PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		if (p != MAP_FAILED) {
+			i->streams = p;
+			i->nstreams = info.max_entries;
+		}
+	}
+	close(fd);
+	if (!i->streams)
+		log_warn("%s: the metadata stream cannot be mapped (%s): slower", i->name,
+			 strerror(errno));
+}
+
 /* Open the maps; check that the program in place speaks this ABI. */
 static int open_maps(struct iface *i, const char *override)
 {
@@ -102,6 +131,8 @@ static int open_maps(struct iface *i, const char *override)
 	if (config.max_frame != i->mtu + 22)
 		log_warn("%s: its MTU was %u when the program was attached, now it is %u: attach again",
 			 i->name, config.max_frame - 22, i->mtu);
+	if (config.flags & GN_CONFIG_STREAM)
+		map_streams(i, bpffs);
 	i->map_xsks = open_pin(bpffs, i->name, BPFFS_XSKS);
 	i->map_instances = open_pin(bpffs, i->name, BPFFS_INSTANCES);
 	if (i->map_xsks < 0 || i->map_instances < 0) {
@@ -149,6 +180,7 @@ static int create_workers(struct iface *i, const struct daemon_conf *d)
 			.mtu = i->mtu,
 			.poll = d->poll,
 			.flood_fd = q ? -1 : i->flood_fd,
+			.stream = q < i->nstreams ? (struct gn_stream *)i->streams + q : NULL,
 			.agg = {
 				.checksum = d->checksum,
 				.trust_partial = i->local_link,
@@ -328,6 +360,8 @@ void iface_close(struct iface *i)
 	for (unsigned int q = 0; i->worker && q < i->nworkers; q++)
 		worker_destroy(i->worker[q]);
 	free(i->worker);
+	if (i->streams)
+		munmap(i->streams, (size_t)i->nstreams * sizeof(struct gn_stream));
 	if (i->flood_fd >= 0)
 		close(i->flood_fd);
 	if (i->map_instances >= 0)

@@ -26,6 +26,8 @@ struct iface {
 	bool local_link;		/* veth: frames never cross a wire */
 	struct loop *loop;
 	int map_xsks, map_instances;	/* pinned maps, opened; -1 */
+	void *streams;			/* struct gn_stream [nstreams] mapped, or NULL */
+	uint32_t nstreams;
 	int flood_fd;			/* see flood.h */
 	struct worker **worker;		/* [nworkers] */
 	unsigned int nworkers;

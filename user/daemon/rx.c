@@ -2,9 +2,9 @@
 /*
  * rx: RX ring → mbufs → aggregation → ports. Contract in rx.h; one worker.
  *
- * Of a packet that joins a chain, one cache line in the umem is read: the one
- * that ends with its metadata. Lines are fetched some descriptors ahead, because
- * the kernel wrote them on another CPU.
+ * Metadata comes from the queue's stream (struct gn_stream), so of a packet that joins a
+ * chain nothing in the umem is read, its control field aside; without a stream, or
+ * when frames were lost behind the XDP program, the line in front of each frame is.
  */
 #include <time.h>
 
@@ -71,13 +71,18 @@ static void deliver(struct worker *w, struct agg_out *out, uint64_t now_ns)
 	out->n = 0;
 }
 
-/* Metadata of the frame whose first buffer is @m; NULL: there is none. */
-static struct gn_meta *find_meta(const struct mbuf_pool *p, struct mbuf *m)
+/* Metadata in front of the frame at @m, or as its first bytes. NULL: there is none. */
+static const struct gn_meta *meta_at_frame(const struct mbuf_pool *p, struct mbuf *m)
 {
 	struct gn_meta *meta = (void *)(mbuf_data(p, m) - GN_META_SIZE);
 
-	if (meta->magic == GN_META_MAGIC)
-		return meta;
+	if (meta->magic == GN_META_MAGIC) {
+		/* Valid once: a program that redirects a frame without metadata leaves what
+		 * is in the chunk, and that must not speak for its frame. */
+		m->meta = *meta;
+		meta->magic = 0;
+		return &m->meta;
+	}
 	meta = (void *)mbuf_data(p, m);
 	if (m->len < GN_META_SIZE + 14 || meta->magic != GN_META_MAGIC_INBAND)
 		return NULL;
@@ -87,21 +92,49 @@ static struct gn_meta *find_meta(const struct mbuf_pool *p, struct mbuf *m)
 	return meta;
 }
 
-/* A whole frame has arrived: fill its control field, push it. */
-static void push_frame(struct worker *w, struct mbuf *m, uint64_t now_ns,
-		       struct agg_out *out)
+static const struct gn_tag *tag_of(const struct mbuf_pool *p, uint64_t addr)
 {
-	struct gn_meta *meta = find_meta(&w->pool, m);
+	return (const void *)(p->base + addr - sizeof(struct gn_tag));
+}
 
+/* The record that a frame's tag names; else what is at the frame itself. */
+static const struct gn_meta *find_meta(struct worker *w, struct mbuf *m)
+{
+	const struct gn_tag *tag = tag_of(&w->pool, m->addr);
+
+	/* A tag of the chunk's last frame but one names a record that is done with. */
+	if (!w->conf.stream || tag->magic != GN_META_MAGIC_STREAM ||
+	    tag->seq - w->next_seq >= GN_STREAM_SIZE)
+		return meta_at_frame(&w->pool, m);
+	w->next_seq = tag->seq + 1;
+	return &w->conf.stream->rec[tag->seq % GN_STREAM_SIZE];
+}
+
+/*
+ * Do the @n frames of a burst have the next @n records? Numbers only rise, so the
+ * last frame's tag answers for all; the other frames are not touched.
+ */
+static bool in_step(const struct worker *w, uint32_t idx, uint32_t n)
+{
+	const struct gn_tag *tag;
+
+	/* Several buffers a frame: the number of frames is not known yet. */
+	if (!w->conf.stream || w->jumbo)
+		return false;
+	tag = tag_of(&w->pool, xsk_ring_cons__rx_desc(&w->xsk.rx, idx + n - 1)->addr);
+	return tag->magic == GN_META_MAGIC_STREAM && tag->seq - w->next_seq == n - 1;
+}
+
+/* A whole frame has arrived: fill its control field, push it. */
+static void push_frame(struct worker *w, struct mbuf *m, const struct gn_meta *meta,
+		       uint64_t now_ns, struct agg_out *out)
+{
 	if (!meta) {
 		stat_add(&w->stats.rx_bad_meta, 1);
 		mbuf_free_chain(&w->pool, m);
 		return;
 	}
 	m->meta = *meta;
-	/* Valid once: a program that redirects a frame without metadata leaves what is
-	 * in the chunk, and that must not speak for its frame. */
-	meta->magic = 0;
 	/* Headers end in the first buffer, a VLAN tag could be popped from it. */
 	if (!rx_check(&m->meta, m->total) || mbuf_hdr_len(m) > m->len || m->len < 18) {
 		stat_add(&w->stats.rx_bad_bounds, 1);
@@ -135,13 +168,46 @@ static uint64_t clock_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
-/* Fetch what the descriptor at @idx names: its metadata's line and its mbuf. */
-static inline void prefetch_desc(const struct worker *w, uint32_t idx)
-{
-	uint64_t addr = xsk_ring_cons__rx_desc(&w->xsk.rx, idx)->addr;
+/*
+ * Fetch what the descriptor at @idx names: its mbuf and, where records are not in
+ * step, the line in front of its frame. A macro: gcc drops a function that does nothing
+ * else as free of effects, prefetches and all.
+ */
+#define PREFETCH_DESC(w, idx, step)						\
+	do {									\
+		uint64_t addr_ = xsk_ring_cons__rx_desc(&(w)->xsk.rx, idx)->addr; \
+										\
+		__builtin_prefetch(mbuf_of(&(w)->pool, addr_), 1);		\
+		if (!(step))							\
+			__builtin_prefetch((w)->pool.base + addr_ - GN_META_SIZE); \
+	} while (0)
 
-	__builtin_prefetch(w->pool.base + addr - GN_META_SIZE);
-	__builtin_prefetch(mbuf_of(&w->pool, addr), 1);
+/* Take the buffer at ring index @idx. Return: the frame that it completes, or NULL */
+static inline struct mbuf *take(struct worker *w, uint32_t idx)
+{
+	const struct xdp_desc *d = xsk_ring_cons__rx_desc(&w->xsk.rx, idx);
+	struct mbuf *m = mbuf_of(&w->pool, d->addr);
+
+	m->addr = d->addr;
+	m->len = d->len;
+	m->next = MBUF_NONE;
+	m->tail = mbuf_index(&w->pool, m);
+	m->total = d->len;
+	m->nbufs = 1;
+	if (__builtin_expect(w->rx_partial != NULL, 0)) {
+		if (!append_buf(w, w->rx_partial, m)) {
+			w->rx_partial = NULL;
+			w->rx_skip = d->options & XDP_PKT_CONTD;
+			return NULL;
+		}
+		m = w->rx_partial;
+	} else if (__builtin_expect(w->rx_skip, 0)) {
+		mbuf_free(&w->pool, m);
+		w->rx_skip = d->options & XDP_PKT_CONTD;
+		return NULL;
+	}
+	w->rx_partial = d->options & XDP_PKT_CONTD ? m : NULL;
+	return w->rx_partial ? NULL : m;
 }
 
 unsigned int rx_burst(struct worker *w, uint64_t now_ns)
@@ -149,48 +215,36 @@ unsigned int rx_burst(struct worker *w, uint64_t now_ns)
 	struct mbuf *heads[2 * WORKER_BURST];
 	struct agg_out out = { .head = heads, .max = 2 * WORKER_BURST };
 	uint32_t idx, n = xsk_ring_cons__peek(&w->xsk.rx, WORKER_BURST, &idx);
+	bool step;
 
 	if (!n)
 		return 0;
+	step = in_step(w, idx, n);
 	for (uint32_t i = 0; i < n && i < PREFETCH_AHEAD; i++)
-		prefetch_desc(w, idx + i);
+		PREFETCH_DESC(w, idx + i, step);
 	for (uint32_t i = 0; i < n; i++) {
-		const struct xdp_desc *d = xsk_ring_cons__rx_desc(&w->xsk.rx, idx + i);
-		struct mbuf *m = mbuf_of(&w->pool, d->addr);
+		const struct gn_meta *meta;
+		struct mbuf *m;
 
 		if (i + PREFETCH_AHEAD < n)
-			prefetch_desc(w, idx + i + PREFETCH_AHEAD);
-		m->addr = d->addr;
-		m->len = d->len;
-		m->next = MBUF_NONE;
-		m->tail = mbuf_index(&w->pool, m);
-		m->total = d->len;
-		m->nbufs = 1;
-		if (w->rx_partial) {
-			if (!append_buf(w, w->rx_partial, m)) {
-				w->rx_partial = NULL;
-				w->rx_skip = d->options & XDP_PKT_CONTD;
-				continue;
-			}
-			m = w->rx_partial;
-		} else if (w->rx_skip) {
-			mbuf_free(&w->pool, m);
-			w->rx_skip = d->options & XDP_PKT_CONTD;
+			PREFETCH_DESC(w, idx + i + PREFETCH_AHEAD, step);
+		m = take(w, idx + i);
+		if (!m)
 			continue;
-		}
-		if (d->options & XDP_PKT_CONTD) {
-			w->rx_partial = m;
-			continue;
-		}
-		w->rx_partial = NULL;
-		push_frame(w, m, now_ns, &out);
+		meta = step ? &w->conf.stream->rec[w->next_seq++ % GN_STREAM_SIZE] :
+			      find_meta(w, m);
+		push_frame(w, m, meta, now_ns, &out);
 		if (out.n > out.max - AGG_PUSH_MAX_OUT)
 			deliver(w, &out, now_ns);
 	}
 	xsk_ring_cons__release(&w->xsk.rx, n);
+	/* Release: the records were read before XDP may write over them. */
+	if (w->conf.stream)
+		__atomic_store_n(&w->conf.stream->cons, w->next_seq, __ATOMIC_RELEASE);
 	while (!agg_flush(&w->agg, now_ns, &out))
 		deliver(w, &out, now_ns);
 	stat_add(&w->stats.bursts, 1);
+	stat_add(&w->stats.rx_in_step, step ? n : 0);
 	stat_add(&w->xsk.stats.rx_descs, n);
 	stat_add(&w->stats.agg_ns, clock_ns() - now_ns);
 	deliver(w, &out, now_ns);

@@ -26,8 +26,11 @@
 #include "worker.h"
 #include "../lib/log.h"
 
-#define IO_INTERVAL_NS	20000	/* look at the other descriptors under load */
-#define SPIN_NS		10000	/* adaptive: empty rounds before sleeping */
+#define IO_MIN_NS	20000	/* between looks at the other descriptors under load */
+#define IO_MAX_NS	160000
+#define SPIN_GAP_NS	30000	/* adaptive: bursts closer than this are waited for awake... */
+#define SPIN_NS		100000	/* ...for this long */
+#define GAP_MAX_NS	1000000	/* longer gaps count as this */
 #define STALL_NS	10000000	/* try a link that is down again */
 #define MAX_EVENTS	64
 #define ETH_OVERHEAD	22	/* bytes: Ethernet header and two VLAN tags */
@@ -169,17 +172,20 @@ static void socket_event(struct worker *w, uint32_t events)
 	unwatch(w, w->xsk.fd);
 }
 
-/* Wait at most @wait_ns (0: look only) and serve what is ready. */
-static void serve(struct worker *w, uint64_t wait_ns)
+/* Wait at most @wait_ns (0: look only) and serve what is ready. Return: events but for
+ * received frames */
+static unsigned int serve(struct worker *w, uint64_t wait_ns)
 {
 	struct epoll_event ev[MAX_EVENTS];
 	struct timespec ts = { .tv_sec = (time_t)(wait_ns / 1000000000),
 			       .tv_nsec = (long)(wait_ns % 1000000000) };
+	unsigned int served = 0;
 	uint64_t wakes;
 	int n;
 
 	n = epoll_pwait2(w->epfd, ev, MAX_EVENTS, wait_ns == UINT64_MAX ? NULL : &ts, NULL);
 	for (int i = 0; i < n; i++) {
+		served += ev[i].data.u64 != EV_XSK;
 		switch (ev[i].data.u64) {
 		case EV_XSK:
 			socket_event(w, ev[i].events);
@@ -197,19 +203,33 @@ static void serve(struct worker *w, uint64_t wait_ns)
 	}
 	if (w->xsk.need_kick || w->xsk.tx_out)
 		xsk_tx_kick(&w->xsk);
+	return served;
 }
 
-/* How long this worker may sleep now, ns. 0: not at all. */
-static uint64_t sleep_ns(const struct worker *w, uint64_t now_ns, uint64_t idle_since)
+/* Mean time between bursts: a moving average over about eight. */
+static uint64_t mean_gap(uint64_t mean, uint64_t gap)
+{
+	return mean - mean / 8 + (gap < GAP_MAX_NS ? gap : GAP_MAX_NS) / 8;
+}
+
+/*
+ * How long this worker may sleep now, ns. 0: not at all.
+ *
+ * Adaptive: waking a thread costs the waker some microseconds of the receive loop's
+ * time. When bursts have come closer together than that is worth, the next one is waited
+ * for awake, some gaps long; otherwise the thread sleeps at once.
+ */
+static uint64_t sleep_ns(const struct worker *w, uint64_t now_ns, uint64_t idle_ns,
+			 uint64_t gap_ns)
 {
 	uint64_t deadline;
 
 	if (w->conf.poll == POLL_BUSY ||
-	    (w->conf.poll == POLL_ADAPTIVE && now_ns - idle_since < SPIN_NS))
+	    (w->conf.poll == POLL_ADAPTIVE && gap_ns < SPIN_GAP_NS && idle_ns < SPIN_NS))
 		return 0;
 	/* Descriptors the kernel refused for now: come back soon. */
 	if (w->xsk.need_kick)
-		return w->xsk.stalled ? STALL_NS : IO_INTERVAL_NS;
+		return w->xsk.stalled ? STALL_NS : IO_MIN_NS;
 	deadline = agg_deadline(&w->agg);
 	if (deadline == UINT64_MAX)
 		return UINT64_MAX;
@@ -219,8 +239,14 @@ static uint64_t sleep_ns(const struct worker *w, uint64_t now_ns, uint64_t idle_
 static void *worker_main(void *arg)
 {
 	struct worker *w = arg;
-	uint64_t now = clock_ns(), idle_since = now, next_io = 0;
+	uint64_t now = clock_ns(), last_rx = now, next_io = 0;
+	uint64_t gap = GAP_MAX_NS, io_interval = IO_MIN_NS;
 
+	/* What was in the stream before us is nobody's. */
+	if (w->conf.stream) {
+		w->next_seq = __atomic_load_n(&w->conf.stream->prod, __ATOMIC_ACQUIRE);
+		__atomic_store_n(&w->conf.stream->cons, w->next_seq, __ATOMIC_RELEASE);
+	}
 	while (!w->stopping) {
 		/* Acquire pairs with worker_call()'s release: fn and arg are there. */
 		struct worker_call *c = atomic_load_explicit(&w->call, memory_order_acquire);
@@ -233,23 +259,24 @@ static void *worker_main(void *arg)
 		}
 		now = clock_ns();
 		if (rx_burst(w, now)) {
-			idle_since = now;
+			gap = mean_gap(gap, now - last_rx);
+			last_rx = now;
 			if (now < next_io)
 				continue;
-			serve(w, 0);
+			/* Under load a look that finds nothing is put off for longer. */
+			io_interval = serve(w, 0) ? IO_MIN_NS :
+				      io_interval < IO_MAX_NS ? io_interval * 2 : IO_MAX_NS;
 		} else {
-			uint64_t wait = sleep_ns(w, now, idle_since);
+			uint64_t wait = sleep_ns(w, now, now - last_rx, gap);
 
 			if (agg_deadline(&w->agg) <= now)
 				rx_flush(w, now);
 			if (wait)
 				stat_add(&w->stats.sleeps, 1);
-			if (wait || now >= next_io)
-				serve(w, wait);
-			if (wait)
-				idle_since = clock_ns();
+			if ((wait || now >= next_io) && serve(w, wait))
+				io_interval = IO_MIN_NS;
 		}
-		next_io = now + IO_INTERVAL_NS;
+		next_io = now + io_interval;
 	}
 	return NULL;
 }

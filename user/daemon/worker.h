@@ -30,6 +30,7 @@
 	X(flood_lost, "broadcast and multicast frames lost by a full socket") \
 	X(sleeps, "times the thread slept")				\
 	X(bursts, "bursts received")					\
+	X(rx_in_step, "buffers whose metadata was read from the stream alone") \
 	X(agg_ns, "time from ring to complete chains, delivery excluded, ns")
 
 struct worker_stats {
@@ -47,6 +48,7 @@ struct worker_conf {
 	enum poll_mode poll;
 	struct agg_conf agg;
 	int flood_fd;			/* socket of flood.h to serve, or -1; borrowed */
+	struct gn_stream *stream;	/* of the queue, mapped; NULL: none; borrowed */
 };
 
 struct worker {
@@ -58,6 +60,7 @@ struct worker {
 	struct inst_view view;
 	struct flow_table flows;
 	struct worker_stats stats;
+	uint32_t next_seq;		/* of the stream's records, the first unread */
 	struct mbuf *rx_partial;	/* multi-buffer frame still incomplete, or NULL */
 	bool rx_skip;			/* its rest is thrown away */
 	uint8_t *jumbo;			/* [PORT_MAX_FRAME] where a frame longer than a
