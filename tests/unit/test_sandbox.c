@@ -201,13 +201,6 @@ static void do_fork(void)
 {
 	syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
 }
-static void do_connect(void)
-{
-	struct sockaddr_un sun = { .sun_family = AF_UNIX, .sun_path = "/x" };
-
-	connect(pair[0], (struct sockaddr *)&sun, sizeof(sun));
-}
-
 static void do_sendto(void)
 {
 	struct sockaddr_un sun = { .sun_family = AF_UNIX, .sun_path = "/x" };
@@ -290,8 +283,8 @@ static void kills_the_rest(void **state)
 		const char *name;
 	} tries[] = {
 		TRY(do_exec),	  TRY(do_ptrace),	TRY(do_inet),
-		TRY(do_packet),	  TRY(do_fork),		TRY(do_connect),
-		TRY(do_sendto),	  TRY(do_create),	TRY(do_truncate),
+		TRY(do_packet),	  TRY(do_fork),		TRY(do_sendto),
+		TRY(do_create),	  TRY(do_truncate),
 		TRY(do_chmod),	  TRY(do_mount),	TRY(do_setuid),
 		TRY(do_kill),	  TRY(do_ioctl),	TRY(do_rlimit),
 		TRY(do_exec_map), TRY(do_exec_protect), TRY(do_prog_load),

@@ -324,6 +324,16 @@ static void env_call(void *owner, unsigned int queue, void (*fn)(void *arg), voi
 	worker_call(in->iface->worker[queue], do_env_call, &c);
 }
 
+/* port_env.mem() */
+static void env_mem(void *owner, unsigned int queue, struct mbuf_pool **pool,
+		    const struct umem **umem)
+{
+	const struct instance *in = owner;
+
+	*pool = &in->iface->worker[queue]->pool;
+	*umem = &in->iface->worker[queue]->umem;
+}
+
 /* Undo the first @nworkers workers' knowledge of an instance, close it, forget it. */
 static void drop_instance(struct iface *i, struct instance *in, unsigned int nworkers)
 {
@@ -427,7 +437,7 @@ int iface_add_instance(struct iface *i, const struct instance_conf *conf, char *
 		return -ENOMEM;
 	in->conf = *conf;
 	in->iface = i;
-	in->env = (struct port_env){ i->loop, in, env_call, env_changed };
+	in->env = (struct port_env){ i->loop, in, env_call, env_changed, env_mem };
 	in->id = (uint16_t)(slot | i->generation[slot] * GN_MAX_INSTANCES);
 	memcpy(in->conf.port.mac, conf->mac, 6);
 	in->conf.port.mtu = i->mtu;

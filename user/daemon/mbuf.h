@@ -48,6 +48,10 @@ _Static_assert(sizeof(struct mbuf) == 64, "one cache line per mbuf");
 #define MBUF_CLOSED	(1U << 2)	/* takes no more segments */
 #define MBUF_STEP_ANY	0xff		/* one segment: no step seen yet */
 
+/* Share of a pool that its ports may keep for long. With transmission's and open chains' quarter
+ * each, an eighth is left that the fill ring always has. */
+#define MBUF_PROMISE(nchunks)	((nchunks) / 8 * 3)
+
 /* All chunks of one umem. Free chunks are a stack, so that the most recently
  * used one, still in the cache, is handed out first. */
 struct mbuf_pool {
@@ -57,6 +61,8 @@ struct mbuf_pool {
 	uint32_t nchunks;
 	uint32_t nfree;		/* entries of free[] */
 	uint32_t *free;		/* [nchunks] chunk indexes */
+	uint32_t promised;	/* chunks that ports may keep, together at most
+				 * MBUF_PROMISE; control thread's */
 };
 
 /**

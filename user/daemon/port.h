@@ -43,15 +43,20 @@ struct port_stats {
 };
 
 struct port_conf {
-	char kind[16];		/* "tap", "null" */
-	char arg[108];		/* tap: device name */
+	char kind[16];		/* "tap", "shm", "null" */
+	char arg[108];		/* tap: device name; shm: path of its socket */
+	uint32_t hold;		/* shm: most chunks a client may hold, 0: the default */
 	bool copy;		/* null: copy every chain, as a VM's ring would */
 	uint8_t mac[6];		/* of the instance */
 	uint32_t mtu;		/* of the interface, bytes */
 };
 
+struct mirror_queue;		/* mirror.h */
+struct umem;
+
 struct port_queue {
 	struct port *port;
+	struct mirror_queue *mirror;	/* gets copies of all frames; NULL: nobody asked */
 	int fd;			/* readable when fetch() has work; -1: never */
 	struct port_stats stats;
 };
@@ -73,6 +78,10 @@ struct port_env {
 
 	/** changed() - port.gso is another now: frames to come are aggregated by it */
 	void (*changed)(void *owner);
+
+	/** mem() - packet memory of @queue's worker: deliver()'s pool and its memfd */
+	void (*mem)(void *owner, unsigned int queue, struct mbuf_pool **pool,
+		    const struct umem **umem);
 };
 
 struct port_ops {
@@ -124,7 +133,7 @@ struct port_ops {
 	int (*fetch)(struct port_queue *q, struct gso_frame *f);
 };
 
-/** port_find() - ops of kind @kind ("tap", "null"), NULL if there is none */
+/** port_find() - ops of kind @kind ("tap", "shm", "null"), NULL if there is none */
 const struct port_ops *port_find(const char *kind);
 
 extern const struct port_ops port_tap_ops, port_null_ops;

@@ -38,7 +38,10 @@ static int umem_try(struct umem *u, uint64_t size, bool huge)
 		err = -errno;
 		goto unmap;
 	}
-	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)) {
+	/* FUTURE_WRITE (kernel 5.1): this mapping stays the only writable one, whoever gets
+	 * the descriptor, opens it again through /proc, or is root. */
+	if (fcntl(fd, F_ADD_SEALS,
+		  F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL)) {
 		err = -errno;
 		goto unmap;
 	}

@@ -3,7 +3,8 @@
  * umem: the packet memory of one worker, a sealed memfd.
  *
  * A memfd so that a port can hand it, read-only, to another process; sealed
- * against resizing so that no mapping of it can ever SIGBUS. Huge pages when
+ * against resizing so that no mapping of it can ever SIGBUS, and against any writable
+ * mapping but the daemon's own. Huge pages when
  * the machine has reserved some, transparent ones when it allows them, else
  * small pages. Control thread creates it; the worker then owns it.
  */
