@@ -30,7 +30,7 @@
 #include "bench.h"
 #include "tests/bench/raw.skel.h"
 
-#define CHUNK_SIZE 4096 /* bytes; UMEM_CHUNK_SIZE, user/daemon/umem.h */
+#define CHUNK_SIZE 2048 /* bytes; UMEM_CHUNK_SMALL, user/daemon/umem.h */
 #define RING_SIZE                                                                        \
 	2048	       /* XSK_RX_SIZE, user/daemon/xsk.h: as many chunks are with the    \
 			* kernel, which decides how much cache they need */

@@ -37,8 +37,8 @@ void still_init(struct still *s, const char *name)
 		w->xsk.fill.consumer = &s->ring;
 		w->xsk.fill.flags = &s->ring;
 		pthread_mutex_init(&w->call_lock, NULL);
-		assert(!umem_init(&w->umem, CHUNKS));
-		assert(!mbuf_pool_init(&w->pool, w->umem.base, CHUNKS, UMEM_CHUNK_SIZE));
+		assert(!umem_init(&w->umem, CHUNKS, UMEM_CHUNK_SMALL));
+		assert(!mbuf_pool_init(&w->pool, w->umem.base, CHUNKS, UMEM_CHUNK_SMALL));
 		assert(!agg_init(&w->agg, &w->pool, &agg));
 		assert(!inst_view_init(&w->view));
 		assert(!flow_init(&w->flows));

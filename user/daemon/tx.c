@@ -29,8 +29,8 @@ struct wire_sink {
 /* Queue a frame that is longer than a chunk: split it over several. */
 static bool put_jumbo(struct worker *w, uint32_t len)
 {
-	struct mbuf *part[PORT_MAX_FRAME / UMEM_CHUNK_SIZE + 1];
-	uint32_t n = (len + UMEM_CHUNK_SIZE - 1) / UMEM_CHUNK_SIZE, off = 0;
+	struct mbuf *part[PORT_MAX_FRAME / UMEM_CHUNK_SMALL + 1];
+	uint32_t chunk = w->umem.chunk_size, n = (len + chunk - 1) / chunk, off = 0;
 
 	for (uint32_t i = 0; i < n; i++) {
 		part[i] = xsk_tx_get(&w->xsk);
@@ -40,8 +40,8 @@ static bool put_jumbo(struct worker *w, uint32_t len)
 			xsk_tx_cancel(&w->xsk, part[i]);
 		return false;
 	}
-	for (uint32_t i = 0; i < n; i++, off += UMEM_CHUNK_SIZE) {
-		part[i]->len = len - off < UMEM_CHUNK_SIZE ? len - off : UMEM_CHUNK_SIZE;
+	for (uint32_t i = 0; i < n; i++, off += chunk) {
+		part[i]->len = len - off < chunk ? len - off : chunk;
 		memcpy(mbuf_data(&w->pool, part[i]), w->jumbo + off, part[i]->len);
 		xsk_tx_put(&w->xsk, part[i], i + 1 < n);
 	}
@@ -73,7 +73,7 @@ static void *wire_get(struct gso_sink *sink, uint32_t len)
 
 	if (!wire_put(s))
 		return NULL;
-	if (len > UMEM_CHUNK_SIZE) {
+	if (len > s->w->umem.chunk_size) {
 		if (!s->w->jumbo || len > PORT_MAX_FRAME)
 			return NULL;
 		s->len = len;

@@ -59,9 +59,15 @@ close_fd:
 	return err;
 }
 
-int umem_init(struct umem *u, uint32_t nchunks)
+uint32_t umem_chunk_size(uint32_t frame)
 {
-	uint64_t size = (uint64_t)nchunks * UMEM_CHUNK_SIZE;
+	return frame <= UMEM_FRAME_ROOM(UMEM_CHUNK_SMALL) ? UMEM_CHUNK_SMALL :
+							    UMEM_CHUNK_LARGE;
+}
+
+int umem_init(struct umem *u, uint32_t nchunks, uint32_t chunk_size)
+{
+	uint64_t size = (uint64_t)nchunks * chunk_size;
 	uint64_t huge = (size + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
 	int err;
 
@@ -72,6 +78,7 @@ int umem_init(struct umem *u, uint32_t nchunks)
 			return err;
 	}
 	u->nchunks = nchunks;
+	u->chunk_size = chunk_size;
 	return 0;
 }
 

@@ -14,24 +14,40 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define UMEM_CHUNK_SIZE	4096	/* bytes: the kernel's aligned mode, one page */
+/* Chunk sizes of the kernel's aligned mode, bytes; umem_chunk_size() chooses. */
+#define UMEM_CHUNK_SMALL	2048
+#define UMEM_CHUNK_LARGE	4096
 
 struct umem {
 	int fd;			/* memfd, or -1 */
 	void *base;
 	uint64_t size;		/* bytes */
 	uint32_t nchunks;
+	uint32_t chunk_size;	/* bytes */
 	uint32_t page_size;	/* of the backing, bytes */
 };
 
 /**
  * umem_init() - allocate and map
  * @u:		uninitialised
- * @nchunks:	chunks of UMEM_CHUNK_SIZE bytes
+ * @nchunks:	number of chunks
+ * @chunk_size:	bytes, a power of two
  *
  * Return: 0, -ENOMEM or another -errno
  */
-int umem_init(struct umem *u, uint32_t nchunks);
+int umem_init(struct umem *u, uint32_t nchunks, uint32_t chunk_size);
+
+/**
+ * umem_chunk_size() - the size that suits an interface
+ * @frame:	longest frame, bytes
+ *
+ * The small one when a frame fits into it behind the kernel's headroom: half the
+ * memory, and frames spread over twice as many sets of the CPU's caches.
+ */
+uint32_t umem_chunk_size(uint32_t frame);
+
+/* Bytes of a frame that the first chunk holds. */
+#define UMEM_FRAME_ROOM(chunk_size)	((chunk_size) - 256)	/* XDP_PACKET_HEADROOM */
 
 /** umem_fini() - unmap and close; a zeroed @u with fd -1 is fine */
 void umem_fini(struct umem *u);

@@ -8,7 +8,6 @@
  * the thread sleeps, so whatever has work must be readable there.
  */
 #include <errno.h>
-#include <linux/bpf.h>
 #include <sched.h>
 #include <semaphore.h>
 #include <stdio.h>
@@ -74,13 +73,14 @@ int worker_create(const struct worker_conf *conf, struct worker **out)
 	w->conf = *conf;
 	w->umem.fd = w->epfd = w->wakefd = -1;
 	pthread_mutex_init(&w->call_lock, NULL);
-	err = umem_init(&w->umem, conf->chunks);
+	err = umem_init(&w->umem, conf->chunks, umem_chunk_size(conf->mtu + ETH_OVERHEAD));
 	if (err) {
-		log_err("%s: no memory for %u chunks of %u bytes: %s; lower --chunks",
-			conf->ifname, conf->chunks, UMEM_CHUNK_SIZE, strerror(-err));
+		log_err("%s: no memory for %u chunks: %s; lower --chunks", conf->ifname,
+			conf->chunks, strerror(-err));
 		goto fail;
 	}
-	err = mbuf_pool_init(&w->pool, w->umem.base, w->umem.nchunks, UMEM_CHUNK_SIZE);
+	err = mbuf_pool_init(&w->pool, w->umem.base, w->umem.nchunks,
+			     w->umem.chunk_size);
 	if (!err)
 		err = agg_init(&w->agg, &w->pool, &conf->agg);
 	if (!err)
@@ -98,11 +98,11 @@ int worker_create(const struct worker_conf *conf, struct worker **out)
 	err = xsk_open(&w->xsk, conf->ifname, conf->queue, &w->umem, &w->pool);
 	if (err)
 		goto fail;
-	if (conf->mtu + ETH_OVERHEAD > UMEM_CHUNK_SIZE - XDP_PACKET_HEADROOM) {
+	if (conf->mtu + ETH_OVERHEAD > UMEM_FRAME_ROOM(w->umem.chunk_size)) {
 		if (!w->xsk.multi_buffer) {
 			log_err("%s: MTU %u needs multi-buffer AF_XDP (kernel 6.6): lower it to %u",
 				conf->ifname, conf->mtu,
-				UMEM_CHUNK_SIZE - XDP_PACKET_HEADROOM - ETH_OVERHEAD);
+				UMEM_FRAME_ROOM(w->umem.chunk_size) - ETH_OVERHEAD);
 			err = -EOPNOTSUPP;
 			goto fail;
 		}

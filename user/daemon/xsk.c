@@ -34,7 +34,7 @@ static int open_with(struct xsk *x, const char *ifname, uint32_t queue,
 	const struct xsk_umem_config ucfg = {
 		.fill_size = XSK_RX_SIZE,
 		.comp_size = XSK_TX_SIZE,
-		.frame_size = UMEM_CHUNK_SIZE,
+		.frame_size = u->chunk_size,
 	};
 	const struct xsk_socket_config scfg = {
 		.rx_size = XSK_RX_SIZE,
