@@ -110,27 +110,15 @@ static __always_inline void store_meta(struct gn_meta *dst, struct work *w, __u1
 }
 
 /*
- * Metadata area: the GN_META_SIZE bytes that end where the frame begins.
- *
- * Return: false if the driver has none or a program before us put something
- * there (its reader knows it by its place); nothing changed then
+ * Nothing stands in the metadata area, and the driver has one. What a program before
+ * us put there is left alone: its reader knows it by its place.
  */
-static __always_inline bool put_meta(struct xdp_md *ctx, struct work *w)
+static __always_inline bool meta_is_free(const struct xdp_md *ctx)
 {
-	void *data = (void *)(long)ctx->data;
-	struct gn_meta *dst = (void *)(long)ctx->data_meta;
-
-	if ((void *)dst + 1 <= data || bpf_xdp_adjust_meta(ctx, -GN_META_SIZE))
-		return false;
-	data = (void *)(long)ctx->data;
-	dst = (void *)(long)ctx->data_meta;
-	if ((void *)(dst + 1) > data)
-		return false;
-	store_meta(dst, w, GN_META_MAGIC);
-	return true;
+	return ctx->data_meta == ctx->data;
 }
 
-/* The same as the first bytes of the frame. Return: false if there is no headroom either */
+/* The first bytes of the frame. Return: false if there is no headroom */
 static __always_inline bool put_inband(struct xdp_md *ctx, struct work *w)
 {
 	struct gn_meta *dst;
@@ -144,6 +132,71 @@ static __always_inline bool put_inband(struct xdp_md *ctx, struct work *w)
 	return true;
 }
 
+/* The metadata area: the GN_META_SIZE bytes that end where the frame begins. */
+static __always_inline bool put_meta(struct xdp_md *ctx, struct work *w)
+{
+	struct gn_meta *dst;
+
+	if (!meta_is_free(ctx) || bpf_xdp_adjust_meta(ctx, -GN_META_SIZE))
+		return false;
+	dst = (void *)(long)ctx->data_meta;
+	if ((void *)(dst + 1) > (void *)(long)ctx->data)
+		return false;
+	store_meta(dst, w, GN_META_MAGIC);
+	return true;
+}
+
+static __always_inline bool put_tag(struct xdp_md *ctx, __u16 magic, __u32 seq)
+{
+	struct gn_tag *tag;
+
+	if (!meta_is_free(ctx) || bpf_xdp_adjust_meta(ctx, -(int)sizeof(*tag)))
+		return false;
+	tag = (void *)(long)ctx->data_meta;
+	if ((void *)(tag + 1) > (void *)(long)ctx->data)
+		return false;
+	tag->magic = magic;
+	tag->pad = 0;
+	tag->seq = seq;
+	return true;
+}
+
+/* The next record of the queue's stream, and a tag that names it. */
+static __always_inline bool put_record(struct xdp_md *ctx, struct work *w, struct gn_stream *s)
+{
+	__u32 seq = s->prod + s->gap;
+
+	if (seq - *(volatile __u32 *)&s->cons >= GN_STREAM_SIZE ||
+	    !put_tag(ctx, GN_META_MAGIC_STREAM, seq))
+		return false;
+	store_meta(&s->rec[seq % GN_STREAM_SIZE], w, GN_META_MAGIC);
+	s->gap = 0;
+	s->prod = seq + 1;
+	return true;
+}
+
+/* Wherever there is room for it. Return: which counter tells where, if one does; DROP_META: nowhere */
+static __always_inline enum gn_counter put(struct xdp_md *ctx, struct work *w, __u32 conf)
+{
+	__u32 queue = ctx->rx_queue_index;
+	struct gn_stream *s = NULL;
+
+	if (likely((conf & (GN_CONFIG_STREAM | GN_CONFIG_INBAND)) == GN_CONFIG_STREAM))
+		s = bpf_map_lookup_elem(&stream, &queue);
+	if (likely(s)) {
+		if (likely(put_record(ctx, w, s)))
+			return GN_CNT_RX;
+		s->gap = GN_STREAM_GAP;
+	} else if (!(conf & GN_CONFIG_INBAND) && put_meta(ctx, w)) {
+		return GN_CNT_RX;
+	}
+	if (!put_inband(ctx, w))
+		return GN_CNT_DROP_META;
+	if (s)
+		put_tag(ctx, GN_META_MAGIC_FULL, s->prod);
+	return GN_CNT_INBAND;
+}
+
 SEC("xdp.frags")
 int ghostnic(struct xdp_md *ctx)
 {
@@ -154,6 +207,7 @@ int ghostnic(struct xdp_md *ctx)
 	const struct gn_instance *in;
 	const struct gn_config *conf;
 	struct gn_counters *cnt;
+	enum gn_counter where;
 	struct work *w;
 	__u32 zero = 0;
 
@@ -201,13 +255,12 @@ int ghostnic(struct xdp_md *ctx)
 	/* What is it? */
 	describe(&f, w, conf, in);
 
-	/* Say so in front of it. */
-	if (conf->flags & GN_CONFIG_INBAND || !put_meta(ctx, w)) {
-		if (!put_inband(ctx, w)) {
-			count(cnt, GN_CNT_DROP_META);
+	/* Say so. */
+	where = put(ctx, w, conf->flags);
+	if (unlikely(where)) {
+		cnt->v[where]++;
+		if (where == GN_CNT_DROP_META)
 			return XDP_DROP;
-		}
-		count(cnt, GN_CNT_INBAND);
 	}
 	count(cnt, GN_CNT_REDIRECT);
 	cnt->v[GN_CNT_REDIRECT_BYTES] += f.len;

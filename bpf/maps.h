@@ -40,6 +40,15 @@ struct {
 	__type(value, struct gn_config);
 } config SEC(".maps");
 
+/* As many entries as the interface has queues; the loader knows. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, GN_MAX_QUEUES);
+	__type(key, __u32);
+	__type(value, struct gn_stream);
+} stream SEC(".maps");
+
 /* Working memory of one frame: too much to clear on the stack each time. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

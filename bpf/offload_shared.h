@@ -21,6 +21,14 @@
 #define GN_META_MAGIC_INBAND	(0x6f00 | GN_ABI)
 #define GN_META_SIZE		32	/* bytes; the limit of kernels before 6.3 */
 
+/* First field of struct gn_tag. STREAM: the struct gn_meta is in the queue's stream.
+ * FULL: it is the first bytes of the frame, as with INBAND. */
+#define GN_META_MAGIC_STREAM	(0x7000 | GN_ABI)
+#define GN_META_MAGIC_FULL	(0x7100 | GN_ABI)
+#define GN_STREAM_SIZE		4096	/* records of a queue, a power of two; more
+					 * than its RX ring has entries */
+#define GN_STREAM_GAP		1024	/* records; more than a reader takes at once */
+
 #define GN_MAX_INSTANCES	1024	/* per interface */
 #define GN_MAX_QUEUES		64	/* entries of the XSKMAP */
 #define GN_INSTANCE_INDEX(id)	((id) & (GN_MAX_INSTANCES - 1))
@@ -73,6 +81,49 @@ struct gn_meta {
 	__u8 class;		/* enum gn_class */
 };
 
+/*
+ * A queue's stream of metadata. Where frames cross from the CPU of the driver's receive
+ * loop to the worker's, a cache line read by the one is a line the other has to
+ * fetch back before it writes it again. In front of the frames that is a line per frame; here
+ * records lie side by side, two to a line, in the order of the frames.
+ *
+ * Map "stream" is an mmapable array, one entry per queue. XDP writes record number
+ * prod, leaves its number in front of the frame (struct gn_tag), then counts prod; it
+ * runs on one CPU at a time per queue, which is so in native mode only (the loader sets
+ * GN_CONFIG_STREAM there). A frame that is lost behind the program (full RX ring) leaves a
+ * record that no frame names.
+ *
+ * XDP never runs more than GN_STREAM_SIZE ahead of cons, which the daemon moves. When it
+ * would, struct gn_meta goes into the frame, and the tag, FULL, tells prod: everything
+ * before it belongs to frames before this one, so the daemon, which has taken those, sets
+ * cons to it. Nothing else would move cons when all the records are of lost frames.
+ *
+ * A reader that finds number next + n - 1 in the tag of the last of n < GN_STREAM_GAP
+ * frames knows that they have the numbers from next on, and need not look at the other tags:
+ * numbers rise by at least one per frame, and by GN_STREAM_GAP over frames that have none.
+ *
+ * Ordering: the record is written before the frame's descriptor is, on the same CPU, and the
+ * kernel publishes descriptors with a release that the reader of the RX ring acquires.
+ * The daemon's release of cons pairs with XDP's use of it: records are overwritten only
+ * after they were read.
+ */
+struct gn_stream {
+	__u32 prod;		/* XDP: records written, free running */
+	__u32 gap;		/* XDP: numbers to skip before the next one */
+	__u32 pad0[14];
+	__u32 cons;		/* daemon: records before this one may be overwritten */
+	__u32 pad1[15];
+	struct gn_meta rec[GN_STREAM_SIZE];
+};
+
+/* In the metadata area, ending where the frame begins. */
+struct gn_tag {
+	__u16 magic;		/* GN_META_MAGIC_STREAM or GN_META_MAGIC_FULL */
+	__u16 pad;
+	__u32 seq;		/* STREAM: number of the record, rec[seq % GN_STREAM_SIZE];
+				 * FULL: prod */
+};
+
 /* Key of map "instances". Zero before use. */
 struct gn_instance_key {
 	__u8 mac[6];
@@ -102,6 +153,7 @@ struct gn_config {
 };
 
 #define GN_CONFIG_INBAND	(1U << 0)	/* never use the metadata area */
+#define GN_CONFIG_STREAM	(1U << 1)	/* write records to map "stream" */
 
 /*
  * Outcomes: X(name, meaning). Map "counters" is a per-CPU array with one entry,
@@ -144,6 +196,9 @@ _Static_assert(sizeof(struct gn_meta) == GN_META_SIZE, "gn_meta ABI");
 _Static_assert(__builtin_offsetof(struct gn_meta, key) == 8, "gn_meta ABI");
 _Static_assert(__builtin_offsetof(struct gn_meta, payload_sum) == 24, "gn_meta ABI");
 _Static_assert(__builtin_offsetof(struct gn_meta, class) == 31, "gn_meta ABI");
+_Static_assert(sizeof(struct gn_tag) == 8, "gn_tag ABI");
+_Static_assert(__builtin_offsetof(struct gn_stream, cons) == 64, "gn_stream ABI");
+_Static_assert(__builtin_offsetof(struct gn_stream, rec) == 128, "gn_stream ABI");
 _Static_assert(sizeof(struct gn_instance_key) == 8, "gn_instance_key ABI");
 _Static_assert(sizeof(struct gn_instance) == 4, "gn_instance ABI");
 _Static_assert(sizeof(struct gn_config) == 32, "gn_config ABI");

@@ -159,6 +159,7 @@ static int load(const char *bpffs, const struct facts *f, enum xdp_attach_mode *
 		.ifindex = f->link.ifindex,
 		.ifname = f->link.name,
 		.bpffs = bpffs,
+		.rx_queues = f->link.rx_queues,
 		.frags = f->kernel >= KERNEL_FRAGS,
 		.config = { .abi = GN_ABI, .max_frame = f->link.mtu + FRAME_OVERHEAD },
 	};

@@ -29,7 +29,7 @@
 static bool same_map(uint32_t id, const struct pin_ids *ids)
 {
 	return id && (id == ids->xsks || id == ids->instances || id == ids->counters ||
-		      id == ids->config);
+		      id == ids->config || id == ids->stream);
 }
 
 static bool prog_uses(int fd, const struct pin_ids *ids)

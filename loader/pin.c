@@ -123,11 +123,12 @@ void pin_read_ids(const char *bpffs, const char *ifname, struct pin_ids *ids)
 	ids->instances = map_id(bpffs, ifname, BPFFS_INSTANCES);
 	ids->counters = map_id(bpffs, ifname, BPFFS_COUNTERS);
 	ids->config = map_id(bpffs, ifname, BPFFS_CONFIG);
+	ids->stream = map_id(bpffs, ifname, BPFFS_STREAM);
 }
 
 bool pin_complete(const struct pin_ids *ids)
 {
-	return ids->xsks && ids->instances && ids->counters && ids->config;
+	return ids->xsks && ids->instances && ids->counters && ids->config && ids->stream;
 }
 
 int pin_remove(const char *bpffs, const char *ifname)

@@ -34,7 +34,7 @@ struct pin_state {
 
 /* Which maps are pinned, by kernel identifier; 0: not pinned. */
 struct pin_ids {
-	uint32_t xsks, instances, counters, config;
+	uint32_t xsks, instances, counters, config, stream;
 };
 
 /**
@@ -61,7 +61,7 @@ int pin_open(const char *bpffs, const char *ifname, const char *map);
 /** pin_read_ids() - never fails: what cannot be opened counts as not pinned */
 void pin_read_ids(const char *bpffs, const char *ifname, struct pin_ids *ids);
 
-/** pin_complete() - all four maps are pinned */
+/** pin_complete() - all of the program's maps are pinned */
 bool pin_complete(const struct pin_ids *ids);
 
 /** pin_remove() - unlink everything; nothing there is success. Return: 0, -errno */

@@ -92,6 +92,8 @@ static void note_map(uint32_t id, struct pin_ids *ids)
 			ids->counters = id;
 		else if (!strcmp(info.name, BPFFS_CONFIG))
 			ids->config = id;
+		else if (!strcmp(info.name, BPFFS_STREAM))
+			ids->stream = id;
 	}
 	close(fd);
 }
@@ -221,28 +223,30 @@ int xdp_inspect(unsigned int ifindex, struct xdp_state *st)
 
 /* ---- attach --------------------------------------------------------------- */
 
-/* Create, fill and pin "config", or take the pinned one of a first try. */
+/* Create, pin and fill "config", or take the pinned one of a first try in another mode. */
 static int make_config(const struct xdp_attach_req *r, int *out)
 {
+	struct gn_config conf = r->config;
 	char path[BPFFS_MAX + 64];
 	uint32_t key = 0;
 	int fd, err;
 
-	fd = pin_open(r->bpffs, r->ifname, BPFFS_CONFIG);
-	if (fd >= 0) {
-		*out = fd;
-		return 0;
-	}
+	/* Generic mode may run one queue on several CPUs at a time. */
+	if (r->mode == XDP_MODE_NATIVE)
+		conf.flags |= GN_CONFIG_STREAM;
 	err = bpffs_pin_path(path, sizeof(path), r->bpffs, r->ifname, BPFFS_CONFIG);
 	if (err)
 		return err;
-	fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, BPFFS_CONFIG, sizeof(key),
-			    sizeof(r->config), 1, NULL);
-	if (fd < 0)
-		return fd;
-	err = bpf_map_update_elem(fd, &key, &r->config, BPF_ANY);
-	if (!err)
+	fd = pin_open(r->bpffs, r->ifname, BPFFS_CONFIG);
+	if (fd < 0) {
+		fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, BPFFS_CONFIG, sizeof(key),
+				    sizeof(conf), 1, NULL);
+		if (fd < 0)
+			return fd;
 		err = bpf_obj_pin(fd, path);
+	}
+	if (!err)
+		err = bpf_map_update_elem(fd, &key, &conf, BPF_ANY);
 	if (err) {
 		close(fd);
 		return err;
@@ -261,6 +265,7 @@ static int set_pin_paths(const struct xdp_attach_req *r, struct ghostnic_bpf *sk
 		{ skel->maps.xsks, BPFFS_XSKS },
 		{ skel->maps.instances, BPFFS_INSTANCES },
 		{ skel->maps.counters, BPFFS_COUNTERS },
+		{ skel->maps.stream, BPFFS_STREAM },
 	};
 	char path[BPFFS_MAX + 64];
 	unsigned int i;
@@ -285,6 +290,8 @@ int xdp_attach(const struct xdp_attach_req *r)
 	if (!skel)
 		return -errno;
 	err = set_pin_paths(r, skel);
+	if (!err && r->rx_queues && r->rx_queues < GN_MAX_QUEUES)
+		err = bpf_map__set_max_entries(skel->maps.stream, r->rx_queues);
 	if (!err)
 		err = make_config(r, &config);
 	if (!err)

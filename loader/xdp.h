@@ -53,8 +53,9 @@ struct xdp_attach_req {
 	const char *ifname;
 	const char *bpffs;
 	enum xdp_attach_mode mode;
+	uint32_t rx_queues;	/* 0: unknown */
 	bool frags;		/* the kernel knows multi-buffer frames */
-	struct gn_config config;
+	struct gn_config config;	/* flags by mode are added */
 };
 
 /**

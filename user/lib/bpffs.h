@@ -25,6 +25,7 @@
 #define BPFFS_INSTANCES	"instances"
 #define BPFFS_COUNTERS	"counters"
 #define BPFFS_CONFIG	"config"
+#define BPFFS_STREAM	"stream"
 
 /**
  * bpffs_is() - is @path a directory on a mounted bpffs?
