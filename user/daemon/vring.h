@@ -80,8 +80,8 @@ struct vring;
  *		half of 0 (DPDK's virtio-user) means that both are the same.
  * @out:	set on success; caller destroys
  *
- * Where @base is ahead of what was used (a back end that died held chains), the ring goes
- * on from the used position, so that no buffer is lost.
+ * The ring goes on from the used position, which a split ring has in guest memory: chains
+ * that a back end held when it died come again, and no buffer is lost.
  *
  * Return: 0, -EINVAL (size, alignment, @base, address not in one region of @mem), -ENOMEM
  */
