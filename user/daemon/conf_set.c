@@ -280,7 +280,7 @@ static int set_port(struct instance_conf *in, const char *value, char *err, size
 		memcpy(kind, value, n);
 	if (!port_find(kind))
 		return conf_fail(err, errlen,
-				 "port=\"%s\": no such kind of port; use tap:DEV or null",
+				 "port=\"%s\": no such kind of port; use tap:DEV, shm:SOCKET or null",
 				 value);
 	if (strlen(arg) >= sizeof(in->port.arg))
 		return conf_fail(err, errlen,
@@ -291,6 +291,10 @@ static int set_port(struct instance_conf *in, const char *value, char *err, size
 				 "port=\"%s\": want tap:DEV, DEV an interface name of 1 "
 				 "to %d characters",
 				 value, IFNAMSIZ - 1);
+	if (!strcmp(kind, "shm") && *arg != '/')
+		return conf_fail(err, errlen,
+				 "port=\"%s\": want shm:SOCKET, SOCKET an absolute path",
+				 value);
 	if (!strcmp(kind, "null") && *arg)
 		return conf_fail(err, errlen,
 				 "port=\"%s\": null takes nothing after a colon", value);
@@ -312,10 +316,10 @@ int conf_set_instance(struct instance_conf *in, const char *key, const char *val
 		return 0;
 	}
 	if (strcmp(key, "mac") && strcmp(key, "vlan") && strcmp(key, "port") &&
-	    strcmp(key, "iface"))
+	    strcmp(key, "iface") && strcmp(key, "hold"))
 		return conf_fail(
 			err, errlen,
-			"unknown key \"%s\"; valid are: mac, vlan, port, copy, iface",
+			"unknown key \"%s\"; valid are: mac, vlan, port, copy, hold, iface",
 			key);
 	if (!value)
 		return conf_fail(err, errlen, "%s has no value; write %s=VALUE", key,
@@ -326,6 +330,13 @@ int conf_set_instance(struct instance_conf *in, const char *key, const char *val
 		return set_port(in, value, err, errlen);
 	if (!strcmp(key, "iface"))
 		return set_ifname(key, value, in->iface, err, errlen);
+	if (!strcmp(key, "hold")) {
+		ret = parse_number(key, value, AGG_MAX_BUFS, MBUF_PROMISE(MAX_CHUNKS), &v,
+				   err, errlen);
+		if (!ret)
+			in->port.hold = (uint32_t)v;
+		return ret;
+	}
 	ret = parse_number(key, value, 1, MAX_VLAN, &v, err, errlen);
 	if (!ret)
 		in->vlan = (uint16_t)v;
@@ -346,6 +357,9 @@ int conf_check_instance(const struct instance_conf *in, char *err, size_t errlen
 	if (in->port.copy && strcmp(in->port.kind, "null"))
 		return conf_fail(err, errlen, "instance %s: copy is for port=null only",
 				 in->name);
+	if (in->port.hold && strcmp(in->port.kind, "shm"))
+		return conf_fail(err, errlen, "instance %s: hold is for port=shm only",
+				 in->name);
 	return 0;
 }
 
@@ -364,7 +378,7 @@ int conf_parse_instance(const char *s, struct instance_conf *out, char *err,
 	ret = conf_set_name(&in, strsep(&rest, ","), err, errlen);
 	while (!ret && rest) {
 		static const char *const keys[] = { "mac", "vlan", "port", "copy",
-						    "iface" };
+						    "hold", "iface" };
 
 		item = strsep(&rest, ",");
 		value = strchr(item, '=');

@@ -136,6 +136,6 @@ struct port_ops {
 /** port_find() - ops of kind @kind ("tap", "shm", "null"), NULL if there is none */
 const struct port_ops *port_find(const char *kind);
 
-extern const struct port_ops port_tap_ops, port_null_ops;
+extern const struct port_ops port_tap_ops, port_shm_ops, port_null_ops;
 
 #endif
