@@ -118,7 +118,7 @@ static void refuses_instance(void **state)
 		{ "vm1," MAC ",port=shm:/run/vm1.sock,hold=127", "from 128 to" },
 		{ "vm1," MAC ",port=null,hold=128", "hold is for port=shm" },
 		{ "vm1," MAC ",port=null,queues=1",
-		  "valid are: mac, vlan, port, copy, hold, iface" },
+		  "valid are: mac, vlan, port, client, copy, hold, iface" },
 		{ "vm1," MAC ",port=null,", "unknown key \"\"" },
 		{ "vm1," MAC "," MAC ",port=null", "mac is given twice" },
 		{ "vm1," MAC ",port=null,copy,copy", "copy is given twice" },

@@ -280,7 +280,8 @@ static int set_port(struct instance_conf *in, const char *value, char *err, size
 		memcpy(kind, value, n);
 	if (!port_find(kind))
 		return conf_fail(err, errlen,
-				 "port=\"%s\": no such kind of port; use tap:DEV, shm:SOCKET or null",
+				 "port=\"%s\": no such kind of port; use tap:DEV, "
+				 "vhost-user:SOCKET, shm:SOCKET or null",
 				 value);
 	if (strlen(arg) >= sizeof(in->port.arg))
 		return conf_fail(err, errlen,
@@ -291,6 +292,11 @@ static int set_port(struct instance_conf *in, const char *value, char *err, size
 				 "port=\"%s\": want tap:DEV, DEV an interface name of 1 "
 				 "to %d characters",
 				 value, IFNAMSIZ - 1);
+	if (!strcmp(kind, "vhost-user") && *arg != '/')
+		return conf_fail(err, errlen,
+				 "port=\"%s\": want vhost-user:SOCKET, SOCKET an absolute "
+				 "path",
+				 value);
 	if (!strcmp(kind, "shm") && *arg != '/')
 		return conf_fail(err, errlen,
 				 "port=\"%s\": want shm:SOCKET, SOCKET an absolute path",
@@ -315,12 +321,18 @@ int conf_set_instance(struct instance_conf *in, const char *key, const char *val
 		in->port.copy = true;
 		return 0;
 	}
+	if (!strcmp(key, "client")) {
+		if (value)
+			return parse_bool(key, value, &in->port.client, err, errlen);
+		in->port.client = true;
+		return 0;
+	}
 	if (strcmp(key, "mac") && strcmp(key, "vlan") && strcmp(key, "port") &&
 	    strcmp(key, "iface") && strcmp(key, "hold"))
-		return conf_fail(
-			err, errlen,
-			"unknown key \"%s\"; valid are: mac, vlan, port, copy, hold, iface",
-			key);
+		return conf_fail(err, errlen,
+				 "unknown key \"%s\"; valid are: mac, vlan, port, client, "
+				 "copy, hold, iface",
+				 key);
 	if (!value)
 		return conf_fail(err, errlen, "%s has no value; write %s=VALUE", key,
 				 key);
@@ -352,13 +364,18 @@ int conf_check_instance(const struct instance_conf *in, char *err, size_t errlen
 				 in->name);
 	if (!*in->port.kind)
 		return conf_fail(err, errlen,
-				 "instance %s has no port; add port=tap:DEV or port=null",
+				 "instance %s has no port; add port=tap:DEV, "
+				 "port=vhost-user:SOCKET or port=null",
 				 in->name);
 	if (in->port.copy && strcmp(in->port.kind, "null"))
 		return conf_fail(err, errlen, "instance %s: copy is for port=null only",
 				 in->name);
 	if (in->port.hold && strcmp(in->port.kind, "shm"))
 		return conf_fail(err, errlen, "instance %s: hold is for port=shm only",
+				 in->name);
+	if (in->port.client && strcmp(in->port.kind, "vhost-user"))
+		return conf_fail(err, errlen,
+				 "instance %s: client is for port=vhost-user only",
 				 in->name);
 	return 0;
 }
@@ -377,8 +394,9 @@ int conf_parse_instance(const char *s, struct instance_conf *out, char *err,
 	rest = text;
 	ret = conf_set_name(&in, strsep(&rest, ","), err, errlen);
 	while (!ret && rest) {
-		static const char *const keys[] = { "mac", "vlan", "port", "copy",
-						    "hold", "iface" };
+		static const char *const keys[] = { "mac",    "vlan", "port",
+						    "client", "copy", "hold",
+						    "iface" };
 
 		item = strsep(&rest, ",");
 		value = strchr(item, '=');

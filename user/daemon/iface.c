@@ -22,6 +22,7 @@
 
 #include "flood.h"
 #include "iface.h"
+#include "rx.h"
 #include "../lib/bpffs.h"
 #include "../lib/log.h"
 
@@ -312,6 +313,7 @@ static void do_env_call(struct worker *w, void *arg)
 {
 	const struct env_call *c = arg;
 
+	rx_flush(w, UINT64_MAX);
 	c->fn(c->arg);
 }
 

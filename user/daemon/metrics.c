@@ -93,8 +93,8 @@ static void format_mac(const uint8_t m[6], char *buf, size_t size)
 
 static void format_port(const struct port_conf *c, char *buf, size_t size)
 {
-	snprintf(buf, size, "%s%s%s%s", c->kind, *c->arg ? ":" : "", c->arg,
-		 c->copy ? ",copy" : "");
+	snprintf(buf, size, "%s%s%s%s%s", c->kind, *c->arg ? ":" : "", c->arg,
+		 c->client ? ",client" : "", c->copy ? ",copy" : "");
 }
 
 /* ---- JSON ------------------------------------------------------------------- */
@@ -132,7 +132,7 @@ static json_t *json_instance(const struct iface *i, const struct instance *in,
 			     bool name_iface)
 {
 	struct port_stats sum = port_sum(in->port);
-	char mac[18], port[sizeof(in->conf.port.kind) + sizeof(in->conf.port.arg) + 8];
+	char mac[18], port[sizeof(in->conf.port.kind) + sizeof(in->conf.port.arg) + 16];
 	json_t *o, *gso = json_array();
 
 	for (size_t g = 0; g < ARRAY_SIZE(gso_names); g++)

@@ -4,7 +4,8 @@
 
 #include "port.h"
 
-static const struct port_ops *const kinds[] = { &port_tap_ops, &port_shm_ops, &port_null_ops };
+static const struct port_ops *const kinds[] = { &port_tap_ops, &port_vhost_ops,
+						&port_shm_ops, &port_null_ops };
 
 const struct port_ops *port_find(const char *kind)
 {

@@ -28,13 +28,17 @@
 	X(rx_frames, "frames they were delivered in")			\
 	X(rx_bytes, "bytes delivered to the instance")			\
 	X(rx_local, "frames from other local instances")		\
-	X(rx_dropped, "frames dropped: the instance was too slow")	\
+	X(rx_dropped, "frames dropped: the instance was too slow, or not there")	\
 	X(tx_frames, "frames from the instance")			\
 	X(tx_bytes, "bytes from the instance")				\
 	X(tx_wire, "packets sent on the wire for the instance")		\
 	X(tx_local, "frames given to other local instances")		\
 	X(tx_dropped, "frames dropped: no transmit chunk")		\
-	X(tx_bad, "frames dropped: malformed, too long, or not from the instance's address")
+	X(tx_bad, "frames dropped: malformed, too long, or not from the instance's address") \
+	X(tx_disabled, "frames dropped: the instance disabled the queue (vhost-user)") \
+	X(calls, "notifications sent to the instance (vhost-user)")	\
+	X(calls_saved, "notifications that it did not want (vhost-user)") \
+	X(faults, "times the front end was closed for breaking a rule (vhost-user)")
 
 struct port_stats {
 #define PORT_FIELD(f, help) uint64_t f;
@@ -43,8 +47,9 @@ struct port_stats {
 };
 
 struct port_conf {
-	char kind[16];		/* "tap", "shm", "null" */
-	char arg[108];		/* tap: device name; shm: path of its socket */
+	char kind[16];		/* "tap", "vhost-user", "shm", "null" */
+	char arg[108];		/* tap: device name; vhost-user, shm: path of the socket */
+	bool client;		/* vhost-user: connect, the front end listens */
 	uint32_t hold;		/* shm: most chunks a client may hold, 0: the default */
 	bool copy;		/* null: copy every chain, as a VM's ring would */
 	uint8_t mac[6];		/* of the instance */
@@ -73,7 +78,8 @@ struct port_env {
 	struct loop *loop;	/* to be called when a descriptor is readable */
 	void *owner;		/* first argument of the functions below */
 
-	/** call() - run @fn(@arg) on the worker of @queue between two bursts; waits */
+	/** call() - run @fn(@arg) on the worker of @queue between two bursts, when it has
+	 * delivered what it held; waits */
 	void (*call)(void *owner, unsigned int queue, void (*fn)(void *arg), void *arg);
 
 	/** changed() - port.gso is another now: frames to come are aggregated by it */
@@ -133,9 +139,9 @@ struct port_ops {
 	int (*fetch)(struct port_queue *q, struct gso_frame *f);
 };
 
-/** port_find() - ops of kind @kind ("tap", "shm", "null"), NULL if there is none */
+/** port_find() - ops of kind @kind ("tap", "vhost-user"...), NULL if there is none */
 const struct port_ops *port_find(const char *kind);
 
-extern const struct port_ops port_tap_ops, port_shm_ops, port_null_ops;
+extern const struct port_ops port_tap_ops, port_vhost_ops, port_shm_ops, port_null_ops;
 
 #endif

@@ -113,6 +113,9 @@ static const int allowed[] = {
 	SCMP_SYS(connect),
 	SCMP_SYS(socketpair),
 	SCMP_SYS(sendmsg),
+	/* a vhost-user port that connects, and tries again */
+	SCMP_SYS(timerfd_create),
+	SCMP_SYS(timerfd_settime),
 };
 
 /* A TAP port and what it asks of its device; terminals are stdio's question. */
