@@ -111,17 +111,17 @@ static const struct gn_meta *find_meta(struct worker *w, struct mbuf *m)
 }
 
 /*
- * Do the @n frames of a burst have the next @n records? Numbers only rise, so the
- * last frame's tag answers for all; the other frames are not touched.
+ * Do the @n frames of a burst have the next @n records? Numbers only rise, so the tag of
+ * the last frame, at umem address @last, answers for all; the others are not touched.
  */
-static bool in_step(const struct worker *w, uint32_t idx, uint32_t n)
+static bool in_step(const struct worker *w, uint64_t last, uint32_t n)
 {
 	const struct gn_tag *tag;
 
-	/* Several buffers a frame: the number of frames is not known yet. */
+	/* Several buffers a frame: @last may lie in the middle of one. */
 	if (!w->conf.stream || w->jumbo)
 		return false;
-	tag = tag_of(&w->pool, xsk_ring_cons__rx_desc(&w->xsk.rx, idx + n - 1)->addr);
+	tag = tag_of(&w->pool, last);
 	return tag->magic == GN_META_MAGIC_STREAM && tag->seq - w->next_seq == n - 1;
 }
 
@@ -168,20 +168,6 @@ static uint64_t clock_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
-/*
- * Fetch what the descriptor at @idx names: its mbuf and, where records are not in
- * step, the line in front of its frame. A macro: gcc drops a function that does nothing
- * else as free of effects, prefetches and all.
- */
-#define PREFETCH_DESC(w, idx, step)						\
-	do {									\
-		uint64_t addr_ = xsk_ring_cons__rx_desc(&(w)->xsk.rx, idx)->addr; \
-										\
-		__builtin_prefetch(mbuf_of(&(w)->pool, addr_), 1);		\
-		if (!(step))							\
-			__builtin_prefetch((w)->pool.base + addr_ - GN_META_SIZE); \
-	} while (0)
-
 /* Take the buffer at ring index @idx. Return: the frame that it completes, or NULL */
 static inline struct mbuf *take(struct worker *w, uint32_t idx)
 {
@@ -210,43 +196,76 @@ static inline struct mbuf *take(struct worker *w, uint32_t idx)
 	return w->rx_partial ? NULL : m;
 }
 
+/*
+ * Lines that the driver's CPU wrote and this burst will read, asked for all at once: the
+ * records, or what is in front of each frame. A macro, as prefetches in a function that
+ * does nothing else are dropped by gcc as free of effects.
+ */
+#define PREFETCH_RECORDS(w, n)							\
+	for (uint32_t i_ = 0; i_ < (n); i_ += 64 / GN_META_SIZE)		\
+		__builtin_prefetch(&(w)->conf.stream				\
+			->rec[((w)->next_seq + i_) % GN_STREAM_SIZE])
+
+/*
+ * Ring to mbufs. @frame: [@n] filled with the frames that are complete; @last: umem
+ * address of the last buffer. Return: their number
+ */
+static uint32_t take_all(struct worker *w, uint32_t idx, uint32_t n, struct mbuf **frame,
+			 uint64_t *last)
+{
+	uint32_t k = 0;
+
+	*last = xsk_ring_cons__rx_desc(&w->xsk.rx, idx + n - 1)->addr;
+	__builtin_prefetch(tag_of(&w->pool, *last));
+	if (w->conf.stream)
+		PREFETCH_RECORDS(w, n);
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t ahead = i + PREFETCH_AHEAD < n ? i + PREFETCH_AHEAD : n - 1;
+		uint64_t addr = xsk_ring_cons__rx_desc(&w->xsk.rx, idx + ahead)->addr;
+		struct mbuf *m;
+
+		__builtin_prefetch(mbuf_of(&w->pool, addr), 1);
+		if (!w->conf.stream)
+			__builtin_prefetch(w->pool.base + addr - GN_META_SIZE);
+		m = take(w, idx + i);
+		if (m)
+			frame[k++] = m;
+	}
+	xsk_ring_cons__release(&w->xsk.rx, n);
+	return k;
+}
+
 unsigned int rx_burst(struct worker *w, uint64_t now_ns)
 {
-	struct mbuf *heads[2 * WORKER_BURST];
+	struct mbuf *frame[WORKER_BURST], *heads[2 * WORKER_BURST];
 	struct agg_out out = { .head = heads, .max = 2 * WORKER_BURST };
-	uint32_t idx, n = xsk_ring_cons__peek(&w->xsk.rx, WORKER_BURST, &idx);
+	uint32_t idx, nframes, n = xsk_ring_cons__peek(&w->xsk.rx, WORKER_BURST, &idx);
+	uint64_t last, start_ns;
 	bool step;
 
 	if (!n)
 		return 0;
-	step = in_step(w, idx, n);
-	for (uint32_t i = 0; i < n && i < PREFETCH_AHEAD; i++)
-		PREFETCH_DESC(w, idx + i, step);
-	for (uint32_t i = 0; i < n; i++) {
-		const struct gn_meta *meta;
-		struct mbuf *m;
+	nframes = take_all(w, idx, n, frame, &last);
+	start_ns = clock_ns();
+	step = in_step(w, last, n);
+	for (uint32_t i = 0; i < nframes; i++) {
+		const struct gn_meta *meta =
+			step ? &w->conf.stream->rec[w->next_seq++ % GN_STREAM_SIZE] :
+			       find_meta(w, frame[i]);
 
-		if (i + PREFETCH_AHEAD < n)
-			PREFETCH_DESC(w, idx + i + PREFETCH_AHEAD, step);
-		m = take(w, idx + i);
-		if (!m)
-			continue;
-		meta = step ? &w->conf.stream->rec[w->next_seq++ % GN_STREAM_SIZE] :
-			      find_meta(w, m);
-		push_frame(w, m, meta, now_ns, &out);
+		push_frame(w, frame[i], meta, now_ns, &out);
 		if (out.n > out.max - AGG_PUSH_MAX_OUT)
 			deliver(w, &out, now_ns);
 	}
-	xsk_ring_cons__release(&w->xsk.rx, n);
 	/* Release: the records were read before XDP may write over them. */
 	if (w->conf.stream)
 		__atomic_store_n(&w->conf.stream->cons, w->next_seq, __ATOMIC_RELEASE);
 	while (!agg_flush(&w->agg, now_ns, &out))
 		deliver(w, &out, now_ns);
+	stat_add(&w->stats.agg_ns, clock_ns() - start_ns);
 	stat_add(&w->stats.bursts, 1);
 	stat_add(&w->stats.rx_in_step, step ? n : 0);
 	stat_add(&w->xsk.stats.rx_descs, n);
-	stat_add(&w->stats.agg_ns, clock_ns() - now_ns);
 	deliver(w, &out, now_ns);
 	xsk_refill(&w->xsk);
 	return n;

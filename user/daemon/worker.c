@@ -240,7 +240,7 @@ static void *worker_main(void *arg)
 {
 	struct worker *w = arg;
 	uint64_t now = clock_ns(), last_rx = now, next_io = 0;
-	uint64_t gap = GAP_MAX_NS, io_interval = IO_MIN_NS;
+	uint64_t gap = GAP_MAX_NS, io_interval = IO_MIN_NS, wait;
 
 	/* What was in the stream before us is nobody's. */
 	if (w->conf.stream) {
@@ -261,22 +261,22 @@ static void *worker_main(void *arg)
 		if (rx_burst(w, now)) {
 			gap = mean_gap(gap, now - last_rx);
 			last_rx = now;
-			if (now < next_io)
-				continue;
-			/* Under load a look that finds nothing is put off for longer. */
-			io_interval = serve(w, 0) ? IO_MIN_NS :
-				      io_interval < IO_MAX_NS ? io_interval * 2 : IO_MAX_NS;
+			wait = 0;
 		} else {
-			uint64_t wait = sleep_ns(w, now, now - last_rx, gap);
-
 			if (agg_deadline(&w->agg) <= now)
 				rx_flush(w, now);
+			wait = sleep_ns(w, now, now - last_rx, gap);
 			if (wait)
 				stat_add(&w->stats.sleeps, 1);
-			if ((wait || now >= next_io) && serve(w, wait))
-				io_interval = IO_MIN_NS;
 		}
-		next_io = now + io_interval;
+		if (!wait && now < next_io)
+			continue;
+		/* Awake, a look that finds nothing is put off for longer. */
+		if (serve(w, wait) || wait)
+			io_interval = IO_MIN_NS;
+		else if (io_interval < IO_MAX_NS)
+			io_interval *= 2;
+		next_io = (wait ? clock_ns() : now) + io_interval;
 	}
 	return NULL;
 }

@@ -31,7 +31,7 @@
 	X(sleeps, "times the thread slept")				\
 	X(bursts, "bursts received")					\
 	X(rx_in_step, "buffers whose metadata was read from the stream alone") \
-	X(agg_ns, "time from ring to complete chains, delivery excluded, ns")
+	X(agg_ns, "time from received buffers to complete chains, delivery excluded, ns")
 
 struct worker_stats {
 #define WORKER_FIELD(f, help) uint64_t f;
