@@ -16,7 +16,8 @@
  *	segs	struct gn_shm_seg[ring_size]	daemon to client: their address lists,
  *						packet by packet
  *	rets	__u32[ring_size]		client to daemon: ids of packets given
- *back data	bytes				daemon's: where copied packets lie tx	bytes, tx_size			client to daemon: frames
+ *back data	bytes				daemon's: where copied packets lie tx
+ *bytes, tx_size			client to daemon: frames
  *
  * Positions are free running, their entry is position modulo size, sizes are powers of
  *two. There are never more packets or segments out than ring_size, so neither side needs
@@ -33,10 +34,12 @@
 #include <linux/types.h>
 #include <linux/virtio_net.h>
 
-#define GN_SHM_MAGIC	  0x6e677368U /* "hsgn" in memory */
-#define GN_SHM_ABI	  1
-#define GN_SHM_MAX_SEGS	  128	/* of one packet */
-#define GN_SHM_MAX_FRAME  65557 /* bytes to send, without virtio-net header */
+#define GN_SHM_MAGIC   0x6e677368U /* "hsgn" in memory */
+#define GN_SHM_ABI     1
+#define GN_SHM_CAPTURE ".capture" /* capture socket: the control socket's path and this  \
+				   */
+#define GN_SHM_MAX_SEGS	  128	  /* of one packet */
+#define GN_SHM_MAX_FRAME  65557	  /* bytes to send, without virtio-net header */
 #define GN_SHM_CACHE_LINE 64
 #define GN_SHM_QUEUE_FDS  3 /* of a gn_shm_queue message, at most */
 
@@ -77,9 +80,10 @@ struct gn_shm_pkt {
 	__u16 flags;		     /* GN_SHM_PKT_* */
 };
 
-#define GN_SHM_PKT_DATA (1U << 0) /* the segments lie in data, not in the packet memory  \
-				   */
-#define GN_SHM_PKT_OUT (1U << 1)  /* captured: the instance sent it */
+#define GN_SHM_PKT_DATA                                                                  \
+	(1U << 0)		 /* the segments lie in data, not in the packet memory   \
+				  */
+#define GN_SHM_PKT_OUT (1U << 1) /* captured: the instance sent it */
 
 struct gn_shm_seg {
 	__u32 off; /* into packet memory or data, bytes */
