@@ -6,8 +6,8 @@
  * gn_meta in front of it and goes to the AF_XDP socket of its queue, where ghostnicd
  * aggregates by the metadata alone. Every other frame goes to the kernel as it came, and so
  * does an instance's as long as there is no socket. What the fields mean is in
- * offload_shared.h; parse.h reads headers, ident.h makes the identifiers, maps.h has
- * the maps.
+ * offload_shared.h; parse.h reads headers, ident.h makes the identifiers, fast.h
+ * knows the next segment of a connection by the one before it, maps.h has the maps.
  *
  * Runs in the driver's receive loop, on the CPU of the queue. Loaded by libxdp, beside
  * other programs, by kernels from 6.1 on. Takes CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON:
@@ -21,7 +21,7 @@
 #include "offload_shared.h"
 #include "maps.h"
 #include "parse.h"
-#include "ident.h"
+#include "fast.h"
 
 /* libxdp's dispatcher: order among the programs, and which verdict lets the next one run. */
 struct {
@@ -29,19 +29,34 @@ struct {
 	__uint(XDP_PASS, 1);
 } XDP_RUN_CONFIG(ghostnic);
 
-/* The instance that a frame is for, or NULL. */
-static __always_inline const struct gn_instance *find_instance(const struct frame *f)
+/*
+ * The instance that a frame is for. A CPU asks the map once per generation of it (struct
+ * gn_config), read first: what a change overtakes is remembered as of before it.
+ */
+static __always_inline bool find_instance(const struct frame *f, struct cpu *c,
+					  const struct gn_config *conf, struct gn_instance *in)
 {
+	__u32 generation = *(const volatile __u32 *)&conf->generation;
+	const struct gn_instance *found;
+	struct known *k;
+	__u64 key;
+
 	/* One store, as wide as what the lookup loads: narrower ones would stall it. */
-	__u64 key = (LOAD64(f->data) & bpf_cpu_to_be64(0xffffffffffff0000)) |
-		    bpf_cpu_to_be64(bpf_ntohs(f->vlan));
-
-	return bpf_map_lookup_elem(&instances, &key);
-}
-
-static __always_inline __u64 *meta_words(struct gn_meta *m)
-{
-	return (__u64 *)m;
+	key = (LOAD64(f->data) & bpf_cpu_to_be64(0xffffffffffff0000)) |
+	      bpf_cpu_to_be64(bpf_ntohs(f->vlan));
+	k = &c->known[key * 0x9e3779b97f4a7c15ULL >> (64 - KNOWN_BITS)];
+	if (likely(k->key == key && k->generation == generation && generation)) {
+		*in = k->in;
+		return true;
+	}
+	found = bpf_map_lookup_elem(&instances, &key);
+	if (!found)
+		return false;
+	*in = *found;
+	k->key = key;
+	k->generation = generation;
+	k->in = *in;
+	return true;
 }
 
 /* What a segment may do to its flow's chain (rules 1 to 3 of GRO). May set w->why. */
@@ -69,44 +84,61 @@ static __always_inline enum gn_class classify(struct work *w, const struct gn_in
 	return GN_CLASS_CONTINUE;
 }
 
-/* Parse @f and fill w->meta, all but the magic. */
-static __always_inline void describe(struct frame *f, struct work *w,
+/* Parse @f and fill @m, all but the magic. */
+static __always_inline void describe(struct frame *f, struct cpu *c,
 				     const struct gn_config *conf,
-				     const struct gn_instance *in)
+				     const struct gn_instance *in, struct gn_meta *m)
 {
+	struct work *w = &c->work;
 	enum parsed got = parse_l3(f, w);
-	enum gn_class class = GN_CLASS_ALONE;
+	enum gn_class class;
+	struct slot *s;
+	__u32 index;
 
-	w->meta.instance = in->id;
-	if (got == PARSED_ALL) {
-		class = classify(w, in);
-		w->meta.class = class;
-	} else {
-		meta_words(&w->meta)[2] = 0;
-		meta_words(&w->meta)[3] = 0;	/* GN_CLASS_ALONE, too */
-	}
-	w->id.flow = 0;
-	w->id.key = 0;
+	*m = (struct gn_meta){ .instance = in->id, .class = GN_CLASS_ALONE };
 	if (got == PARSED_NOTHING)
 		return;
-	w->id.tuple[0] = LOAD32(f->l4) | (__u64)in->id << 32 | (__u64)f->proto << 48 |
-			 (__u64)w->flags << 56;
-	w->id.fixed[0] = LOAD64(f->data);
-	ident_hash(&w->id, conf, class != GN_CLASS_ALONE);
+	w->id.w.tuple[0] = IDENT_PORTS(LOAD32(f->l4), in->id, f->proto, w->flags);
+	m->flow = ident_flow(&w->id, conf);
+	if (got != PARSED_ALL)
+		return;
+	m->seq = w->meta.seq;
+	m->ip_id = w->meta.ip_id;
+	m->payload_len = w->meta.payload_len;
+	m->payload_sum = w->meta.payload_sum;
+	m->flags = w->meta.flags;
+	m->l3_off = w->meta.l3_off;
+	m->l4_off = w->meta.l4_off;
+	m->l4_len = w->meta.l4_len;
+	class = classify(w, in);
+	if (class == GN_CLASS_ALONE)
+		return;
+	index = m->flow % IDENT_SLOTS;
+	s = bpf_map_lookup_elem(&slots, &index);
+	if (!s)
+		return;
+	w->id.w.fixed[0] = LOAD64(f->data);
+	ident_key(&w->id, s, &c->runs);
+	m->class = class;
+	m->key = s->run;
 }
 
-/*
- * By field what was written last, by word what was written long ago: a load
- * that is wider than a store still on its way stalls.
- */
-static __always_inline void store_meta(struct gn_meta *dst, struct work *w, __u16 magic)
+/* By field: the compiler has them in registers, not in memory. */
+static __always_inline void store_meta(struct gn_meta *dst, const struct gn_meta *m, __u16 magic)
 {
 	dst->magic = magic;
-	dst->instance = w->meta.instance;
-	dst->flow = w->id.flow;
-	dst->key = w->id.key;
-	meta_words(dst)[2] = meta_words(&w->meta)[2];
-	meta_words(dst)[3] = meta_words(&w->meta)[3];
+	dst->instance = m->instance;
+	dst->flow = m->flow;
+	dst->key = m->key;
+	dst->seq = m->seq;
+	dst->ip_id = m->ip_id;
+	dst->payload_len = m->payload_len;
+	dst->payload_sum = m->payload_sum;
+	dst->flags = m->flags;
+	dst->l3_off = m->l3_off;
+	dst->l4_off = m->l4_off;
+	dst->l4_len = m->l4_len;
+	dst->class = m->class;
 }
 
 /*
@@ -119,7 +151,7 @@ static __always_inline bool meta_is_free(const struct xdp_md *ctx)
 }
 
 /* The first bytes of the frame. Return: false if there is no headroom */
-static __always_inline bool put_inband(struct xdp_md *ctx, struct work *w)
+static __always_inline bool put_inband(struct xdp_md *ctx, const struct gn_meta *m)
 {
 	struct gn_meta *dst;
 
@@ -128,12 +160,12 @@ static __always_inline bool put_inband(struct xdp_md *ctx, struct work *w)
 	dst = (void *)(long)ctx->data;
 	if ((void *)(dst + 1) > (void *)(long)ctx->data_end)
 		return false;
-	store_meta(dst, w, GN_META_MAGIC_INBAND);
+	store_meta(dst, m, GN_META_MAGIC_INBAND);
 	return true;
 }
 
 /* The metadata area: the GN_META_SIZE bytes that end where the frame begins. */
-static __always_inline bool put_meta(struct xdp_md *ctx, struct work *w)
+static __always_inline bool put_meta(struct xdp_md *ctx, const struct gn_meta *m)
 {
 	struct gn_meta *dst;
 
@@ -142,7 +174,7 @@ static __always_inline bool put_meta(struct xdp_md *ctx, struct work *w)
 	dst = (void *)(long)ctx->data_meta;
 	if ((void *)(dst + 1) > (void *)(long)ctx->data)
 		return false;
-	store_meta(dst, w, GN_META_MAGIC);
+	store_meta(dst, m, GN_META_MAGIC);
 	return true;
 }
 
@@ -162,21 +194,21 @@ static __always_inline bool put_tag(struct xdp_md *ctx, __u16 magic, __u32 seq)
 }
 
 /* The next record of the queue's stream, and a tag that names it. */
-static __always_inline bool put_record(struct xdp_md *ctx, struct work *w, struct gn_stream *s)
+static __always_inline bool put_record(struct xdp_md *ctx, const struct gn_meta *m, struct gn_stream *s)
 {
 	__u32 seq = s->prod + s->gap;
 
 	if (seq - *(volatile __u32 *)&s->cons >= GN_STREAM_SIZE ||
 	    !put_tag(ctx, GN_META_MAGIC_STREAM, seq))
 		return false;
-	store_meta(&s->rec[seq % GN_STREAM_SIZE], w, GN_META_MAGIC);
+	store_meta(&s->rec[seq % GN_STREAM_SIZE], m, GN_META_MAGIC);
 	s->gap = 0;
 	s->prod = seq + 1;
 	return true;
 }
 
 /* Wherever there is room for it. Return: which counter tells where, if one does; DROP_META: nowhere */
-static __always_inline enum gn_counter put(struct xdp_md *ctx, struct work *w, __u32 conf)
+static __always_inline enum gn_counter put(struct xdp_md *ctx, const struct gn_meta *m, __u32 conf)
 {
 	__u32 queue = ctx->rx_queue_index;
 	struct gn_stream *s = NULL;
@@ -184,13 +216,13 @@ static __always_inline enum gn_counter put(struct xdp_md *ctx, struct work *w, _
 	if (likely((conf & (GN_CONFIG_STREAM | GN_CONFIG_INBAND)) == GN_CONFIG_STREAM))
 		s = bpf_map_lookup_elem(&stream, &queue);
 	if (likely(s)) {
-		if (likely(put_record(ctx, w, s)))
+		if (likely(put_record(ctx, m, s)))
 			return GN_CNT_RX;
 		s->gap = GN_STREAM_GAP;
-	} else if (!(conf & GN_CONFIG_INBAND) && put_meta(ctx, w)) {
+	} else if (!(conf & GN_CONFIG_INBAND) && put_meta(ctx, m)) {
 		return GN_CNT_RX;
 	}
-	if (!put_inband(ctx, w))
+	if (!put_inband(ctx, m))
 		return GN_CNT_DROP_META;
 	if (s)
 		put_tag(ctx, GN_META_MAGIC_FULL, s->prod);
@@ -204,15 +236,18 @@ int ghostnic(struct xdp_md *ctx)
 		.data = (void *)(long)ctx->data,
 		.end = (void *)(long)ctx->data_end,
 	};
-	const struct gn_instance *in;
 	const struct gn_config *conf;
 	struct gn_counters *cnt;
 	enum gn_counter where;
-	struct work *w;
+	struct gn_instance in;
 	__u32 zero = 0;
+	struct gn_meta m;
+	struct cpu *c;
 
 	cnt = bpf_map_lookup_elem(&counters, &zero);
-	if (!cnt)
+	conf = bpf_map_lookup_elem(&config, &zero);
+	c = bpf_map_lookup_elem(&cpus, &zero);
+	if (!cnt || !conf || !c)
 		return XDP_PASS;
 	count(cnt, GN_CNT_RX);
 
@@ -229,8 +264,7 @@ int ghostnic(struct xdp_md *ctx)
 		count(cnt, GN_CNT_PASS_MALFORMED);
 		return XDP_PASS;
 	}
-	in = find_instance(&f);
-	if (!in) {
+	if (!find_instance(&f, c, conf, &in)) {
 		count(cnt, GN_CNT_PASS_OTHER);
 		return XDP_PASS;
 	}
@@ -238,10 +272,6 @@ int ghostnic(struct xdp_md *ctx)
 	/* Can AF_XDP take it? Asked before anything is changed, so that there is nothing
 	 * to undo for the host: bpf_redirect_map() only notes a target, and returns its
 	 * flags when the queue has none. */
-	conf = bpf_map_lookup_elem(&config, &zero);
-	w = bpf_map_lookup_elem(&scratch, &zero);
-	if (!conf || !w)
-		return XDP_PASS;
 	f.len = bpf_xdp_get_buff_len(ctx);
 	if (f.len > conf->max_frame) {
 		count(cnt, GN_CNT_PASS_OVERSIZE);
@@ -253,10 +283,12 @@ int ghostnic(struct xdp_md *ctx)
 	}
 
 	/* What is it? */
-	describe(&f, w, conf, in);
+	c->work.why = GN_CNT_RX;
+	if (!describe_next(&f, conf, &in, &m))
+		describe(&f, c, conf, &in, &m);
 
 	/* Say so. */
-	where = put(ctx, w, conf->flags);
+	where = put(ctx, &m, conf->flags);
 	if (unlikely(where)) {
 		cnt->v[where]++;
 		if (where == GN_CNT_DROP_META)
@@ -264,9 +296,9 @@ int ghostnic(struct xdp_md *ctx)
 	}
 	count(cnt, GN_CNT_REDIRECT);
 	cnt->v[GN_CNT_REDIRECT_BYTES] += f.len;
-	if (w->meta.class == GN_CLASS_ALONE) {
+	if (m.class == GN_CLASS_ALONE) {
 		count(cnt, GN_CNT_ALONE);
-		count_detail(cnt, w->why);
+		count_detail(cnt, c->work.why);
 	}
 	return XDP_REDIRECT;
 }

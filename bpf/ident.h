@@ -1,50 +1,56 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * The two identifiers of a segment, from one keyed hash over the words that the
- * parser gathers on its way.
+ * The two identifiers of a segment, from the words that the parser gathers on its way.
  *
  * flow says where a segment belongs: instance, addresses, ports, protocol. It is
- * taken in passing, after the words that make it up; two flows with the same
- * value lose merges, nothing else.
+ * a cheap keyed hash of the first words; two flows with the same value lose merges, nothing
+ * else, and without the key nobody can aim for one.
  *
  * key says what a segment may join: flow's words and every further byte that must be
  * equal (rules 1, 4 and 5 of GRO). User space compares it in place of the bytes, so
- * equal keys must mean equal bytes, also when the sender picks them:
+ * equal keys must mean equal bytes, also when the sender picks them. No digest does, but what
+ * is wanted is only whether a segment is like the one before it in its flow:
  *
- * - SipHash is a pseudo-random function of a secret 128-bit key, made for short inputs
- *   that an attacker chooses. The secret is drawn at attach and never leaves the host,
- *   nor do the identifiers; there is nothing to search against. A plain 64-bit hash (jhash,
- *   xxhash) can be collided at will, a CRC or checksum by solving for it. 1-3 rounds
- *   are what the kernel's hsiphash() and language runtimes trust for hash tables.
- * - What is left is chance: 2^-64 for a segment and the chain it is held against.
- *   At ten million segments a second, each one different from the chain before it,
- *   that is one wrong merge in 58,000 years; TCP's own 16-bit checksum is wrong
- *   once in 65,536 corrupt segments.
- * - No two different header sets feed the same words: the words come in the order of
- *   struct ident, and at each point those before tell whether and how many follow. Fields
- *   that do not take part (lengths, sequence, identification, checksums) are in no word.
+ * - Each CPU keeps, in a slot that the flow picks, all the words of the last segment that
+ *   came to that slot and might merge, and the number of its run. A segment whose words
+ *   are all the same, compared one by one, continues the run; any other takes the slot
+ *   over and starts a run. key is the run's number. A run has one set of words from
+ *   beginning to end and no two runs have one number, so this is exact.
+ * - Numbers: a count of the CPU below its own number. 2^48 runs, of one packet each, at
+ *   ten million a second, take ten months; a chain is open for milliseconds.
+ * - What is lost is merges: of two flows that share a slot and take turns, and once for
+ *   a queue that moves to another CPU. Within one flow nothing is: a segment that differs
+ *   from the one before it ends the chain anyway.
+ * - No two different header sets have the same words: at each point the words before tell
+ *   whether and how many follow, so that a slot is never compared beyond what was stored
+ *   with the words that led there. Fields that do not take part (lengths, sequence,
+ *   identification, checksums) are in no word.
+ * - A slot that was never used matches nothing: the protocol, in tuple[0], is not 0.
  */
 #ifndef GN_IDENT_H
 #define GN_IDENT_H
 
 #include <stdbool.h>
 
-#include "offload_shared.h"
-#include "siphash.h"
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
 
-#define IDENT_TUPLE_V4	2
-#define IDENT_TUPLE_V6	5
+#include "offload_shared.h"
+
+#define IDENT_SLOTS	2048	/* per CPU, a power of two */
+#define IDENT_TUPLE_V6	3
 #define IDENT_TCP_MAX	6
 #define IDENT_EXT_MAX	9
 
 /*
- * What a frame feeds to the hash, in this order. Words beyond the counts are left over
- * from earlier frames. The counts themselves are not hashed; what implies them is.
+ * What must be equal, most used words first, which are one cache line of a slot. Words
+ * beyond the counts are left over from earlier frames. The counts themselves are not
+ * compared; what implies them is.
  */
-struct ident {
-	/* ports 32, instance 16, protocol 8, family 8; then the addresses: one word
-	 * for IPv4, four for IPv6, which the family implies */
-	__u64 tuple[IDENT_TUPLE_V6];
+struct ident_words {
+	/* ports 32, instance 16, protocol 8, family 8; then the addresses of IPv4
+	 * or the first eight bytes of IPv6's, which the family implies */
+	__u64 tuple[2];
 	/* [0] MAC addresses, first 8 bytes
 	 * [1] their last 4; IPv4: version, IHL, TOS, flags and fragment offset;
 	 *     IPv6: version, traffic class, flow label
@@ -54,60 +60,130 @@ struct ident {
 	/* TCP (the protocol implies it): acknowledgment, data offset, flags, window;
 	 * then the options, 8 bytes a word, as many as the data offset implies */
 	__u64 tcp[IDENT_TCP_MAX];
+	/* the other bytes of the addresses, if the family is IPv6 */
+	__u64 tuple6[IDENT_TUPLE_V6];
 	/* both VLAN tags, if the shape counts any */
 	__u64 tags;
 	/* if the shape says so, length and first type of the IPv6 extension headers,
 	 * which imply how many words of them follow */
 	__u64 ext[IDENT_EXT_MAX];
-	__u32 ntuple, ntcp, next;	/* words used */
-	__u32 flow;			/* result, not 0 */
-	__u64 key;			/* result, if asked for */
 };
 
+#define IDENT_PORTS(p, id, proto, family) \
+	((p) | (__u64)(id) << 32 | (__u64)(proto) << 48 | (__u64)(family) << 56)
 #define IDENT_SHAPE_TAGS	0x03	/* number of VLAN tags */
 #define IDENT_SHAPE_EXT		0x04
 #define IDENT_SHAPE_CSUM	0x18	/* merging mixes no kinds of checksum */
 #define IDENT_TTL(x)		((__u64)(x) << 48)
 #define IDENT_SHAPE(x)		((__u64)(x) << 56)
+/* IDENT_SHAPE_CSUM, from gn_meta.flags */
+#define IDENT_CSUM(flags)	IDENT_SHAPE(((flags) & (GN_F_CSUM_PARTIAL | GN_F_CSUM_NONE)) >> 3)
 
-/*
- * Hash @id. Global, so that the verifier takes it once, by itself, and not again for
- * each of the ways through the parser.
- */
-__attribute__((noinline))
-int ident_hash(struct ident *id, const struct gn_config *conf, bool want_key)
+_Static_assert((GN_F_CSUM_PARTIAL | GN_F_CSUM_NONE) >> 3 == IDENT_SHAPE_CSUM, "IDENT_CSUM()");
+
+/* The words of a frame. */
+struct ident {
+	struct ident_words w;
+	__u32 ntuple6, ntcp, next;	/* words used */
+};
+
+/* The last segment of the flows that share it. */
+struct slot {
+	__u64 run;
+	struct ident_words w;
+};
+
+static __always_inline __u64 ident_mix(__u64 h, __u64 word, __u64 key)
 {
-	struct sip s;
+	h = (h ^ word) * (key | 1);
+	return h ^ h >> 32;
+}
+
+/* Not 0. */
+static __always_inline __u32 ident_flow_end(__u64 h, const struct gn_config *conf)
+{
+	__u32 flow = h * (conf->hash_key[0] | 1) >> 32;
+
+	return flow ? flow : 1;
+}
+
+/* Of IPv4, whose tuple is all of it. */
+static __always_inline __u32 ident_flow4(__u64 ports, __u64 addrs, const struct gn_config *conf)
+{
+	__u64 h = ident_mix(conf->hash_key[0], ports, conf->hash_key[1]);
+
+	return ident_flow_end(ident_mix(h, addrs, conf->hash_key[1]), conf);
+}
+
+static __always_inline __u32 ident_flow(const struct ident *id, const struct gn_config *conf)
+{
+	const __u64 *key = conf->hash_key;
 	__u64 h;
 
-	if (!id || !conf)
-		return 0;
-	sip_init(&s, conf->hash_key);
-	sip_absorb(&s, id->tuple[0]);
-	sip_absorb(&s, id->tuple[1]);
-	if (id->ntuple == IDENT_TUPLE_V6) {
-		sip_absorb(&s, id->tuple[2]);
-		sip_absorb(&s, id->tuple[3]);
-		sip_absorb(&s, id->tuple[4]);
-	}
-	h = s.v0 ^ s.v1 ^ s.v2 ^ s.v3;
-	h ^= h >> 32;
-	id->flow = (__u32)h ? (__u32)h : 1;
-	if (!want_key)
-		return 0;
+	if (!id->ntuple6)
+		return ident_flow4(id->w.tuple[0], id->w.tuple[1], conf);
+	h = ident_mix(key[0], id->w.tuple[0], key[1]);
+	h = ident_mix(h, id->w.tuple[1], key[1]);
+	for (__u32 i = 0; i < IDENT_TUPLE_V6; i++)
+		h = ident_mix(h, id->w.tuple6[i], key[1]);
+	return ident_flow_end(h, conf);
+}
 
-	sip_absorb(&s, id->fixed[0]);
-	sip_absorb(&s, id->fixed[1]);
-	sip_absorb(&s, id->fixed[2]);
+/*
+ * Every word that @id uses: compare with @s (@store false) or put it there.
+ *
+ * Return: 0 if all of them are equal
+ */
+static __always_inline __u64 ident_walk(const struct ident *id, struct slot *s, const bool store)
+{
+	__u64 diff = 0;
+
+#define WORD(x)						\
+	do {						\
+		if (store)				\
+			s->w.x = id->w.x;		\
+		else					\
+			diff |= s->w.x ^ id->w.x;	\
+	} while (0)
+
+	WORD(tuple[0]);
+	WORD(tuple[1]);
+	WORD(fixed[0]);
+	WORD(fixed[1]);
+	WORD(fixed[2]);
 #pragma unroll
 	for (__u32 i = 0; i < IDENT_TCP_MAX && i < id->ntcp; i++)
-		sip_absorb(&s, id->tcp[i]);
-	if (id->fixed[2] & IDENT_SHAPE(IDENT_SHAPE_TAGS))
-		sip_absorb(&s, id->tags);
+		WORD(tcp[i]);
+	if (id->ntuple6) {
+		WORD(tuple6[0]);
+		WORD(tuple6[1]);
+		WORD(tuple6[2]);
+	}
+	if (id->w.fixed[2] & IDENT_SHAPE(IDENT_SHAPE_TAGS))
+		WORD(tags);
 #pragma unroll
 	for (__u32 i = 0; i < IDENT_EXT_MAX && i < id->next; i++)
-		sip_absorb(&s, id->ext[i]);
-	id->key = sip_final(&s);
+		WORD(ext[i]);
+#undef WORD
+	return diff;
+}
+
+/*
+ * Continue the run of @s, or start one; @runs counts those of this CPU. Global, so that the
+ * verifier takes it once, by itself, and not again for each of the ways through the parser.
+ *
+ * Return: 0
+ */
+__attribute__((noinline))
+int ident_key(const struct ident *id, struct slot *s, __u64 *runs)
+{
+	if (!id || !s || !runs)
+		return 0;
+	if (ident_walk(id, s, false)) {
+		ident_walk(id, s, true);
+		*runs += 1;
+		s->run = *runs | (__u64)bpf_get_smp_processor_id() << 48;
+	}
 	return 0;
 }
 

@@ -35,6 +35,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct gn_config);
@@ -49,13 +50,36 @@ struct {
 	__type(value, struct gn_stream);
 } stream SEC(".maps");
 
-/* Working memory of one frame: too much to clear on the stack each time. */
+/* By gn_meta.flow (ident.h). */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, IDENT_SLOTS);
+	__type(key, __u32);
+	__type(value, struct slot);
+} slots SEC(".maps");
+
+#define KNOWN_BITS	8	/* of the number of entries */
+
+/* An instance that was found, as of conf->generation. */
+struct known {
+	__u64 key;		/* struct gn_instance_key */
+	__u32 generation;
+	struct gn_instance in;
+};
+
+/* What a CPU keeps to itself. */
+struct cpu {
+	struct work work;	/* of one frame: too much to clear on the stack each time */
+	__u64 runs;		/* started so far (ident.h) */
+	struct known known[1 << KNOWN_BITS];
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct work);
-} scratch SEC(".maps");
+	__type(value, struct cpu);
+} cpus SEC(".maps");
 
 static __always_inline void count(struct gn_counters *c, enum gn_counter which)
 {

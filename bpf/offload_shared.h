@@ -67,8 +67,8 @@ struct gn_meta {
 	__u16 magic;		/* GN_META_MAGIC or GN_META_MAGIC_INBAND */
 	__u16 instance;		/* gn_instance.id */
 	__u32 flow;		/* keyed hash of instance, addresses, ports */
-	__u64 key;		/* SipHash-1-3 of every byte that must be equal
-				 * for two segments to merge */
+	__u64 key;		/* equal keys: equal is every byte that must be for
+				 * two segments to merge */
 	__u32 seq;		/* TCP sequence number */
 	__u16 ip_id;		/* IPv4 identification, 0 for IPv6 */
 	__u16 payload_len;	/* L4 payload by the IP length, bytes */
@@ -143,13 +143,20 @@ struct gn_instance {
 	__u16 flags;		/* GN_INSTANCE_* */
 };
 
-/* The one entry of map "config"; written by the loader before attach. */
+/*
+ * The one entry of map "config", which is mmapable; written by the loader before attach.
+ *
+ * Each CPU remembers instances that it found in map "instances" together with the generation
+ * it read before it looked. So the daemon adds one to generation, by itself and through
+ * a mapping, so that the loader's fields are not touched, after each change of that map.
+ * As long as it is 0, nothing is remembered.
+ */
 struct gn_config {
 	__u32 abi;		/* GN_ABI */
 	__u32 max_frame;	/* longest frame taken: MTU + 22, bytes */
-	__u64 hash_key[2];	/* secret of the flow and merge identifiers */
+	__u64 hash_key[2];	/* secret of the flow identifiers */
 	__u32 flags;		/* GN_CONFIG_* */
-	__u32 pad;
+	__u32 generation;	/* of map "instances", by the daemon; 0: not kept */
 };
 
 #define GN_CONFIG_INBAND	(1U << 0)	/* never use the metadata area */
@@ -203,5 +210,6 @@ _Static_assert(sizeof(struct gn_instance_key) == 8, "gn_instance_key ABI");
 _Static_assert(sizeof(struct gn_instance) == 4, "gn_instance ABI");
 _Static_assert(sizeof(struct gn_config) == 32, "gn_config ABI");
 _Static_assert(__builtin_offsetof(struct gn_config, hash_key) == 8, "gn_config ABI");
+_Static_assert(__builtin_offsetof(struct gn_config, generation) == 28, "gn_config ABI");
 
 #endif

@@ -5,7 +5,7 @@
  *
  * Only the linear part of a multi-buffer frame is readable; a header that does
  * not lie in it counts as truncated. Headers are read as the widest words
- * there are, for the checksum and for the hash (ident.h) alike; the machine has to
+ * there are, for the checksum and for the identifiers (ident.h) alike; the machine has to
  * do unaligned loads well, as the verifier will tell where it does not.
  */
 #ifndef GN_PARSE_H
@@ -79,7 +79,7 @@ struct frame {
  */
 struct work {
 	struct ident id;
-	struct gn_meta meta;
+	struct gn_meta meta;	/* from seq on */
 	__u64 sum;		/* of the addresses, memory byte order */
 	__u32 why;		/* enum gn_counter: what keeps the frame alone; GN_CNT_RX: nothing */
 	__u32 l4_total;		/* L4 header and payload by the IP length, bytes */
@@ -188,10 +188,10 @@ static __always_inline enum parsed parse_ipv4(struct frame *f, struct work *w)
 	w->sum = sum;
 	w->flags = 0;
 	w->ip_id = bpf_ntohs(LOAD16(ip + 4));
-	w->id.tuple[1] = LOAD64(ip + 12);
-	w->id.ntuple = IDENT_TUPLE_V4;
-	w->id.fixed[1] = LOAD32(f->data + 8) | (__u64)LOAD16(ip) << 32 | (__u64)frag << 48;
-	w->id.fixed[2] |= IDENT_TTL(LOAD8(ip + 8));
+	w->id.w.tuple[1] = LOAD64(ip + 12);
+	w->id.ntuple6 = 0;
+	w->id.w.fixed[1] = LOAD32(f->data + 8) | (__u64)LOAD16(ip) << 32 | (__u64)frag << 48;
+	w->id.w.fixed[2] |= IDENT_TTL(LOAD8(ip + 8));
 	return PARSED_TUPLE;
 }
 
@@ -205,13 +205,13 @@ static __always_inline void gather_ext(struct frame *f, struct ident *id, void *
 {
 	void *ext = ip + IPV6_LEN;
 
-	id->fixed[2] |= IDENT_SHAPE(IDENT_SHAPE_EXT);
-	id->ext[0] = len | (__u64)LOAD8(ip + 6) << 32;
+	id->w.fixed[2] |= IDENT_SHAPE(IDENT_SHAPE_EXT);
+	id->w.ext[0] = len | (__u64)LOAD8(ip + 6) << 32;
 #pragma unroll
 	for (__u32 i = 0; i < EXT_MAX_LEN / 8; i++) {
 		if (len < 8 * (i + 1) || ext + 8 * (i + 1) > f->end)
 			break;
-		id->ext[1 + i] = LOAD64(ext + 8 * i);
+		id->w.ext[1 + i] = LOAD64(ext + 8 * i);
 	}
 	id->next = 1 + len / 8;
 }
@@ -287,13 +287,13 @@ static __always_inline enum parsed parse_ipv6(struct frame *f, struct work *w)
 	w->sum = sum64(a0) + sum64(a1) + sum64(a2) + sum64(a3);
 	w->flags = GN_F_IPV6;
 	w->ip_id = 0;
-	w->id.tuple[1] = a0;
-	w->id.tuple[2] = a1;
-	w->id.tuple[3] = a2;
-	w->id.tuple[4] = a3;
-	w->id.ntuple = IDENT_TUPLE_V6;
-	w->id.fixed[1] = LOAD32(f->data + 8) | (__u64)LOAD32(ip) << 32;
-	w->id.fixed[2] |= IDENT_TTL(LOAD8(ip + 7));
+	w->id.w.tuple[1] = a0;
+	w->id.w.tuple6[0] = a1;
+	w->id.w.tuple6[1] = a2;
+	w->id.w.tuple6[2] = a3;
+	w->id.ntuple6 = IDENT_TUPLE_V6;
+	w->id.w.fixed[1] = LOAD32(f->data + 8) | (__u64)LOAD32(ip) << 32;
+	w->id.w.fixed[2] |= IDENT_TTL(LOAD8(ip + 7));
 	return PARSED_TUPLE;
 }
 
@@ -316,13 +316,20 @@ static __always_inline enum parsed parse_done(struct frame *f, struct work *w, _
 	}
 	flags |= w->flags;
 	w->meta.flags = flags;
-	w->id.fixed[2] |= IDENT_SHAPE((flags & (GN_F_CSUM_PARTIAL | GN_F_CSUM_NONE)) >> 3);
+	w->id.w.fixed[2] |= IDENT_CSUM(flags);
 	w->meta.ip_id = w->ip_id;
 	w->meta.payload_len = w->l4_total - l4_len;
 	w->meta.l3_off = f->l3_off;
 	w->meta.l4_off = w->l4_off;
 	w->meta.l4_len = l4_len;
 	return PARSED_ALL;
+}
+
+/* By arithmetic: a branch each would double the verifier's work. */
+static __always_inline __u16 tcp_meta_flags(__u32 t)
+{
+	return GN_F_TCP | (t & TCP_PSH) * (GN_F_PSH / TCP_PSH) |
+	       (t & TCP_FIN) * (GN_F_FIN / TCP_FIN) | (t & TCP_CWR) / (TCP_CWR / GN_F_CWR);
 }
 
 static __always_inline enum parsed parse_tcp(struct frame *f, struct work *w)
@@ -342,7 +349,7 @@ static __always_inline enum parsed parse_tcp(struct frame *f, struct work *w)
 	w1 = LOAD64(tcp + 8);
 	w2 = LOAD32(tcp + 16);
 	sum = sum64(w0) + sum64(w1) + w2;
-	w->id.tcp[0] = w1 & ~bpf_cpu_to_be64(TCP_WORD_FREE);
+	w->id.w.tcp[0] = w1 & ~bpf_cpu_to_be64(TCP_WORD_FREE);
 
 	/* Options: an odd number of 4-byte words ends in a word of its own. */
 	n = l4_len - TCP_LEN;
@@ -354,7 +361,7 @@ static __always_inline enum parsed parse_tcp(struct frame *f, struct work *w)
 		tail = LOAD32(p);
 		sum += tail;
 	}
-	w->id.fixed[2] |= tail | (__u64)LOAD16(tcp + 18) << 32;
+	w->id.w.fixed[2] |= tail | (__u64)LOAD16(tcp + 18) << 32;
 #pragma unroll
 	for (__u32 i = 0; i < IDENT_TCP_MAX - 1; i++) {
 		__u64 word;
@@ -364,18 +371,14 @@ static __always_inline enum parsed parse_tcp(struct frame *f, struct work *w)
 		if (opt + 8 * (i + 1) > f->end)
 			return parse_malformed(w, PARSED_TUPLE);
 		word = LOAD64(opt + 8 * i);
-		w->id.tcp[1 + i] = word;
+		w->id.w.tcp[1 + i] = word;
 		sum += sum64(word);
 	}
 	w->id.ntcp = 1 + n / 8;
 	w->meta.seq = bpf_ntohl(LOAD32(tcp + 4));
 	t = LOAD8(tcp + 13);
 	w->tcp_flags = t;
-	/* By arithmetic: a branch each would double the verifier's work. */
-	return parse_done(f, w, l4_len, sum, LOAD16(tcp + 16),
-			  GN_F_TCP | (t & TCP_PSH) * (GN_F_PSH / TCP_PSH) |
-			  (t & TCP_FIN) * (GN_F_FIN / TCP_FIN) |
-			  (t & TCP_CWR) / (TCP_CWR / GN_F_CWR));
+	return parse_done(f, w, l4_len, sum, LOAD16(tcp + 16), tcp_meta_flags(t));
 }
 
 static __always_inline enum parsed parse_udp(struct frame *f, struct work *w)
@@ -401,8 +404,6 @@ static __always_inline enum parsed parse_udp(struct frame *f, struct work *w)
 	return parse_done(f, w, UDP_LEN, sum64(LOAD64(udp)), check, flags);
 }
 
-_Static_assert((GN_F_CSUM_PARTIAL | GN_F_CSUM_NONE) >> 3 == IDENT_SHAPE_CSUM, "parse_done()");
-
 /*
  * Everything behind the tags. Fills w->meta from seq to l4_len if all of it made sense.
  *
@@ -416,11 +417,11 @@ static __always_inline enum parsed parse_l3(struct frame *f, struct work *w)
 	w->id.next = 0;
 	JOIN(f->l3_off);
 	JOIN(f->ntags);
-	w->id.fixed[2] = IDENT_SHAPE(f->ntags);
+	w->id.w.fixed[2] = IDENT_SHAPE(f->ntags);
 	if (unlikely(f->ntags)) {
-		w->id.tags = LOAD32(f->data + 12);
+		w->id.w.tags = LOAD32(f->data + 12);
 		if (f->ntags > 1 && f->data + ETH_HLEN + 2 * VLAN_LEN <= f->end)
-			w->id.tags |= (__u64)LOAD32(f->data + 16) << 32;
+			w->id.w.tags |= (__u64)LOAD32(f->data + 16) << 32;
 	}
 	if (likely(f->type == bpf_htons(ETH_P_IP)))
 		got = parse_ipv4(f, w);

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <unistd.h>
 
@@ -20,7 +21,7 @@
 #include "preflight.h"
 #include "xdp.h"
 
-#define MAX_TRIES	8	/* copies of our program on one interface */
+#define MAX_TRIES 8 /* copies of our program on one interface */
 
 /* Common start: bpffs, libraries, lock. Return: exit code, with a message */
 static int begin(const struct opts *o, char bpffs[BPFFS_MAX], int *lock)
@@ -34,7 +35,8 @@ static int begin(const struct opts *o, char bpffs[BPFFS_MAX], int *lock)
 	xdp_init(bpffs, o->verbose);
 	err = pin_lock(bpffs, lock);
 	if (err) {
-		out_error("cannot lock %s/ghostnic: %s; run as root", bpffs, strerror(-err));
+		out_error("cannot lock %s/ghostnic: %s; run as root", bpffs,
+			  strerror(-err));
 		return EXIT_FAILED;
 	}
 	return EXIT_DONE;
@@ -70,8 +72,8 @@ static void restore_features(const char *bpffs, const char *ifname,
 		return;
 	err = link_features_set(ifname, ps.features_off, true);
 	if (err)
-		out_note("cannot restore the offloads of %s: %s; see ethtool -k %s", ifname,
-			 strerror(-err), ifname);
+		out_note("cannot restore the offloads of %s: %s; see ethtool -k %s",
+			 ifname, strerror(-err), ifname);
 }
 
 /*
@@ -130,13 +132,15 @@ static int prepare(const char *bpffs, const struct link_info *l, uint32_t switch
 
 	err = pin_create(bpffs, l->name, &ps);
 	if (err) {
-		out_error("cannot pin under %s: %s; try --verbose", bpffs, strerror(-err));
+		out_error("cannot pin under %s: %s; try --verbose", bpffs,
+			  strerror(-err));
 		return err;
 	}
 	err = link_features_set(l->name, switch_off, false);
 	if (err) {
-		out_error("cannot switch off receive offloads of %s: %s; see ethtool -k %s",
-			  l->name, strerror(-err), l->name);
+		out_error(
+			"cannot switch off receive offloads of %s: %s; see ethtool -k %s",
+			l->name, strerror(-err), l->name);
 		return err;
 	}
 	for (f = 0; f < LINK_FEAT_MAX; f++)
@@ -182,8 +186,10 @@ static int load(const char *bpffs, const struct facts *f, enum xdp_attach_mode *
 		req.mode = XDP_MODE_SKB;
 		err = xdp_attach(&req);
 		if (!err)
-			out_note("native mode does not work (%s); attached in generic mode, "
-				 "which is slower", why);
+			out_note("native mode does not work (%s); attached in generic "
+				 "mode, "
+				 "which is slower",
+				 why);
 	}
 	if (err) {
 		preflight_explain(f, err, xdp_message(), why, sizeof(why));
@@ -200,32 +206,39 @@ static void say_attached(const struct opts *o, const struct facts *f, const char
 	const struct link_info *l = &f->link;
 
 	if (o->json)
-		out_json(json_pack("{s:s, s:s, s:b, s:i, s:s}", "interface", l->name, "mode",
-				   xdp_mode_name(mode), "already", already, "mtu",
+		out_json(json_pack("{s:s, s:s, s:b, s:i, s:s}", "interface", l->name,
+				   "mode", xdp_mode_name(mode), "already", already, "mtu",
 				   (int)l->mtu, "bpffs", bpffs));
 	else
 		printf("%s: %s in %s mode\n", l->name,
 		       already ? "already attached" : "attached", xdp_mode_name(mode));
 }
 
-/* The MTU may have changed since; the key stays, sockets and flows go on. */
+/* The MTU may have changed since; the key stays, sockets and flows go on. One field by
+ * a mapping: the daemon may be writing another. */
 static void refresh_config(const char *bpffs, const struct link_info *l)
 {
+	uint32_t max_frame = l->mtu + FRAME_OVERHEAD, len;
 	struct bpf_map_info info = { 0 };
-	struct gn_config c;
-	uint32_t len = sizeof(info), key = 0;
 	int fd = pin_open(bpffs, l->name, BPFFS_CONFIG);
+	struct gn_config *c;
 
 	if (fd < 0)
 		return;
-	if (!bpf_obj_get_info_by_fd(fd, &info, &len) && info.value_size == sizeof(c) &&
-	    !bpf_map_lookup_elem(fd, &key, &c) && c.abi == GN_ABI &&
-	    c.max_frame != l->mtu + FRAME_OVERHEAD) {
-		c.max_frame = l->mtu + FRAME_OVERHEAD;
-		if (!bpf_map_update_elem(fd, &key, &c, BPF_ANY))
-			out_note("%s: took over its MTU of %u; restart ghostnicd, which sized "
-				 "its buffers by the old one", l->name, l->mtu);
+	len = sizeof(info);
+	if (bpf_obj_get_info_by_fd(fd, &info, &len) || info.value_size != sizeof(*c))
+		goto out;
+	c = mmap(NULL, sizeof(*c), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (c == MAP_FAILED)
+		goto out;
+	if (c->abi == GN_ABI && c->max_frame != max_frame) {
+		__atomic_store_n(&c->max_frame, max_frame, __ATOMIC_RELAXED);
+		out_note("%s: took over its MTU of %u; restart ghostnicd, which sized "
+			 "its buffers by the old one",
+			 l->name, l->mtu);
 	}
+	munmap(c, sizeof(*c));
+out:
 	close(fd);
 }
 
@@ -250,7 +263,8 @@ static int attach_locked(const struct opts *o, const char *bpffs, struct facts *
 	pin_read_ids(bpffs, ifname, &ids);
 	if (is_whole(&f->xdp, &ids) && !o->force) {
 		if (!mode_fits(o->mode, f->xdp.mode)) {
-			out_error("%s is attached in %s mode; use --force to attach it anew",
+			out_error("%s is attached in %s mode; use --force to attach it "
+				  "anew",
 				  ifname, xdp_mode_name(f->xdp.mode));
 			return EXIT_FAILED;
 		}
@@ -265,7 +279,8 @@ static int attach_locked(const struct opts *o, const char *bpffs, struct facts *
 		return EXIT_FAILED;
 	}
 	if (f->xdp.found == XDP_FOUND_OURS && !is_whole(&f->xdp, &ids))
-		out_note("%s had the program without its pins; attaching it anew", ifname);
+		out_note("%s had the program without its pins; attaching it anew",
+			 ifname);
 	else if (f->xdp.found != XDP_FOUND_OURS && pin_exists(bpffs, ifname))
 		out_note("removed stale pins of %s", ifname);
 	err = clear(bpffs, ifname, &f->link, &removed);
@@ -286,8 +301,10 @@ static int attach_locked(const struct opts *o, const char *bpffs, struct facts *
 		for (i = 0; i < v.nnotes; i++)
 			out_note("%s", v.note[i]);
 		if (!xdp_inspect(f->link.ifindex, &f->xdp) && !f->xdp.dispatcher)
-			out_note("this kernel lets programs share no interface (it refuses "
-				 "libxdp's dispatcher): %s takes no XDP program beside this",
+			out_note("this kernel lets programs share no interface (it "
+				 "refuses "
+				 "libxdp's dispatcher): %s takes no XDP program beside "
+				 "this",
 				 ifname);
 		if (removed)
 			out_note("a ghostnicd that served %s must be restarted", ifname);
@@ -323,8 +340,8 @@ int cmd_attach(const struct opts *o, int argc, char **argv)
 	err = preflight_gather(argv[0], &f);
 	if (err) {
 		out_error("%s: %s; see: ip link", argv[0],
-			  err == -ENODEV ? "no such interface in this network namespace" :
-					   strerror(-err));
+			  err == -ENODEV ? "no such interface in this network namespace"
+					 : strerror(-err));
 		return EXIT_FAILED;
 	}
 	if (!have_caps(&f, "attach"))
@@ -349,8 +366,9 @@ static int detach_locked(const struct opts *o, const char *bpffs, const char *if
 	if (!gone)
 		err = xdp_inspect(f->link.ifindex, &x);
 	if (!err && !pins && x.found != XDP_FOUND_OURS && x.found != XDP_FOUND_ORPHAN) {
-		out_error(gone ? "%s: no such interface, and no pins of it" :
-				 "%s is not attached", ifname);
+		out_error(gone ? "%s: no such interface, and no pins of it"
+			       : "%s is not attached",
+			  ifname);
 		return EXIT_ABSENT;
 	}
 	pin_read_state(bpffs, ifname, &ps);
@@ -360,7 +378,8 @@ static int detach_locked(const struct opts *o, const char *bpffs, const char *if
 		out_error("cannot detach %s: %s%s%s; %s", ifname, strerror(-err),
 			  *xdp_message() ? ": " : "", xdp_message(),
 			  err == -EPERM ? "run as root: finding what is attached needs "
-					  "CAP_SYS_ADMIN" : "try --verbose");
+					  "CAP_SYS_ADMIN"
+					: "try --verbose");
 		return EXIT_FAILED;
 	}
 	if (o->json)
@@ -368,9 +387,10 @@ static int detach_locked(const struct opts *o, const char *bpffs, const char *if
 				   removed > 0, "pins", pins, "features_restored",
 				   feature_names(gone ? 0 : ps.features_off)));
 	else
-		printf("%s: %s\n", ifname, removed ? "detached" :
-		       gone ? "the interface is gone; removed its pins" :
-			      "was not attached; removed what was left of it");
+		printf("%s: %s\n", ifname,
+		       removed ? "detached"
+		       : gone  ? "the interface is gone; removed its pins"
+			       : "was not attached; removed what was left of it");
 	return EXIT_DONE;
 }
 

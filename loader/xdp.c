@@ -17,7 +17,7 @@
 #include "bpf/ghostnic.skel.h"
 #include "xdp.h"
 
-#define MAX_MAPS	16
+#define MAX_MAPS 16
 
 static bool speak;
 static char kernel_msg[256];
@@ -194,16 +194,17 @@ int xdp_inspect(unsigned int ifindex, struct xdp_state *st)
 	if (err) {
 		/* A dispatcher by its name; libxdp does not find its pins. */
 		st->dispatcher = !strcmp(st->name, "xdp_dispatcher");
-		st->found = !st->dispatcher ? XDP_FOUND_FOREIGN :
-			    dispatcher_used(st->main_id) ? XDP_FOUND_HIDDEN :
-							   XDP_FOUND_ORPHAN;
+		st->found = !st->dispatcher		   ? XDP_FOUND_FOREIGN
+			    : dispatcher_used(st->main_id) ? XDP_FOUND_HIDDEN
+							   : XDP_FOUND_ORPHAN;
 		return 0;
 	}
 	if (xdp_multiprog__is_legacy(mp)) {
 		main_prog = xdp_multiprog__main_prog(mp);
 		st->found = main_prog && is_ours(xdp_program__fd(main_prog), &st->prog_id,
-						 &st->maps) ?
-				    XDP_FOUND_OURS : XDP_FOUND_FOREIGN;
+						 &st->maps)
+				    ? XDP_FOUND_OURS
+				    : XDP_FOUND_FOREIGN;
 	} else {
 		st->dispatcher = true;
 		for (p = xdp_multiprog__next_prog(NULL, mp); p;
@@ -223,7 +224,8 @@ int xdp_inspect(unsigned int ifindex, struct xdp_state *st)
 
 /* ---- attach --------------------------------------------------------------- */
 
-/* Create, pin and fill "config", or take the pinned one of a first try in another mode. */
+/* Create, pin and fill "config", or take the pinned one of a first try in another mode.
+ */
 static int make_config(const struct xdp_attach_req *r, int *out)
 {
 	struct gn_config conf = r->config;
@@ -239,8 +241,10 @@ static int make_config(const struct xdp_attach_req *r, int *out)
 		return err;
 	fd = pin_open(r->bpffs, r->ifname, BPFFS_CONFIG);
 	if (fd < 0) {
+		LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_MMAPABLE);
+
 		fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, BPFFS_CONFIG, sizeof(key),
-				    sizeof(conf), 1, NULL);
+				    sizeof(conf), 1, &opts);
 		if (fd < 0)
 			return fd;
 		err = bpf_obj_pin(fd, path);
@@ -353,8 +357,8 @@ int xdp_detach(unsigned int ifindex)
 int xdp_remove_orphan(unsigned int ifindex, const struct xdp_state *st)
 {
 	LIBBPF_OPTS(bpf_xdp_attach_opts, o);
-	uint32_t flags = st->mode == XDP_MODE_SKB ? XDP_FLAGS_SKB_MODE :
-						    XDP_FLAGS_DRV_MODE;
+	uint32_t flags =
+		st->mode == XDP_MODE_SKB ? XDP_FLAGS_SKB_MODE : XDP_FLAGS_DRV_MODE;
 	int err, fd = bpf_prog_get_fd_by_id(st->main_id);
 
 	if (fd < 0)
@@ -373,4 +377,3 @@ void xdp_empty_xsks(int fd)
 	for (q = 0; q < GN_MAX_QUEUES; q++)
 		bpf_map_delete_elem(fd, &q);
 }
-

@@ -27,6 +27,7 @@ static int setup(void **state)
 		return -1;
 	}
 	nic_config(&nic, MAX_FRAME, 0, secret);
+	nic_generation(&nic, 1);
 	nic_instance(&nic, frame_mac, 0, &in_all);
 	nic_instance(&nic, frame_mac, 100, &in_vlan);
 	nic_instance(&nic, frame_mac, 7, &in_vlan);
@@ -81,9 +82,23 @@ static void check_bounds(const char *what, const struct gn_meta *m, unsigned int
 			 m->l4_off, m->l4_len, m->payload_len, len);
 }
 
-struct gn_meta check_redirect(const char *what, const uint8_t *f, unsigned int len,
-			      const struct gn_instance *in, bool inband)
+static void check_tag(const char *what, uint16_t magic, uint32_t seq)
 {
+	struct gn_tag tag;
+
+	if (run.meta_len != sizeof(tag))
+		fail_msg("%s: %u bytes in front", what, run.meta_len);
+	memcpy(&tag, run.meta, sizeof(tag));
+	assert_int_equal(tag.magic, magic);
+	assert_int_equal(tag.pad, 0);
+	assert_int_equal(tag.seq, seq);
+}
+
+struct gn_meta check_redirect(const char *what, const uint8_t *f, unsigned int len,
+			      const struct gn_instance *in, enum place place)
+{
+	bool inband = place == IN_FRAME || place == IN_FULL;
+	uint32_t prod = nic.stream->prod, seq = prod + nic.stream->gap;
 	struct frame_want w;
 	struct gn_meta m;
 	uint8_t *body;
@@ -97,24 +112,37 @@ struct gn_meta check_redirect(const char *what, const uint8_t *f, unsigned int l
 		fail_msg("%s: verdict %u", what, run.verdict);
 	if (inband) {
 		w.meta.magic = GN_META_MAGIC_INBAND;
-		assert_int_equal(run.meta_len, run.foreign);
+		if (place == IN_FULL)
+			check_tag(what, GN_META_MAGIC_FULL, prod);
+		else
+			assert_int_equal(run.meta_len, run.foreign);
 		assert_int_equal(run.out_len, len + GN_META_SIZE);
 		memcpy(&m, run.out, sizeof(m));
 		body = run.out + GN_META_SIZE;
+	} else if (place == IN_STREAM) {
+		check_tag(what, GN_META_MAGIC_STREAM, seq);
+		assert_int_equal(nic.stream->gap, 0);
+		prod = seq + 1;
+		assert_int_equal(run.out_len, len);
+		m = nic.stream->rec[seq % GN_STREAM_SIZE];
+		body = run.out;
 	} else {
 		assert_int_equal(run.meta_len, GN_META_SIZE);
 		assert_int_equal(run.out_len, len);
 		memcpy(&m, run.meta, sizeof(m));
 		body = run.out;
 	}
+	assert_int_equal(nic.stream->prod, prod);
 	assert_memory_equal(body, f, len);
 	check_bounds(what, &m, len);
 	if (!!m.flow != w.meta.flow || !!m.key != w.meta.key)
-		fail_msg("%s: flow %#x, key %#llx", what, m.flow, (unsigned long long)m.key);
+		fail_msg("%s: flow %#x, key %#llx", what, m.flow,
+			 (unsigned long long)m.key);
 	w.meta.flow = m.flow;
 	w.meta.key = m.key;
 	if (memcmp(&m, &w.meta, sizeof(m)))
-		fail_msg("%s: class %u not %u, flags %#x not %#x, l3 %u/%u l4 %u/%u+%u/%u payload %u/%u sum %#x/%#x seq %#x/%#x id %u/%u",
+		fail_msg("%s: class %u not %u, flags %#x not %#x, l3 %u/%u l4 "
+			 "%u/%u+%u/%u payload %u/%u sum %#x/%#x seq %#x/%#x id %u/%u",
 			 what, m.class, w.meta.class, m.flags, w.meta.flags, m.l3_off,
 			 w.meta.l3_off, m.l4_off, w.meta.l4_off, m.l4_len, w.meta.l4_len,
 			 m.payload_len, w.meta.payload_len, m.payload_sum,
@@ -138,7 +166,7 @@ struct gn_meta run_spec(const char *what, const struct frame_spec *s)
 	static uint8_t f[FRAME_MAX];
 	unsigned int len = frame_build(s, f);
 
-	return check_redirect(what, f, len, instance_of(s), false);
+	return check_redirect(what, f, len, instance_of(s), IN_FRONT);
 }
 
 int check_main(const char *name, const struct CMUnitTest *tests, size_t n)

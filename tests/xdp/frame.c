@@ -74,7 +74,8 @@ unsigned int frame_hdr_len(const struct frame_spec *s)
 
 unsigned int frame_build(const struct frame_spec *s, uint8_t *buf)
 {
-	unsigned int l4_len = l4_hdr_len(s), l4_total = l4_len + s->payload, off = 12, len;
+	unsigned int l4_len = l4_hdr_len(s), l4_total = l4_len + s->payload, off = 12,
+		     len;
 	uint8_t proto = s->proto ? s->proto : 6;
 	uint8_t *ip, *l4;
 	uint16_t c;
@@ -93,8 +94,12 @@ unsigned int frame_build(const struct frame_spec *s, uint8_t *buf)
 		put16(ip + 4, s->ext_len + l4_total);
 		ip[6] = s->ext_len ? (uint8_t)s->ext_first : proto;
 		ip[7] = 63;
-		memcpy(ip + 8, "\xfd\x00\x00\x00\x00\x00\x00\x11\x22\x33\x44\x55\x66\x77\x88\x01", 16);
-		memcpy(ip + 24, "\xfd\x00\x00\x00\x00\x00\x00\x11\x22\x33\x44\x55\x66\x77\x88\x02", 16);
+		memcpy(ip + 8,
+		       "\xfd\x00\x00\x00\x00\x00\x00\x11\x22\x33\x44\x55\x66\x77\x88\x01",
+		       16);
+		memcpy(ip + 24,
+		       "\xfd\x00\x00\x00\x00\x00\x00\x11\x22\x33\x44\x55\x66\x77\x88\x02",
+		       16);
 		l4 = ip + 40 + s->ext_len;
 		if (s->ext_len) {
 			unsigned int last = 0, at = 0, type = s->ext_first;
@@ -327,8 +332,9 @@ void frame_expect(const uint8_t *buf, unsigned int len, unsigned int linear,
 	if (!(in->flags & takes))
 		return;
 	m->key = 1;
-	m->class = flags & T_CWR ? GN_CLASS_START :
-		   flags & (T_PSH | T_FIN) ? GN_CLASS_CLOSE : GN_CLASS_CONTINUE;
+	m->class = flags & T_CWR	     ? GN_CLASS_START
+		   : flags & (T_PSH | T_FIN) ? GN_CLASS_CLOSE
+					     : GN_CLASS_CONTINUE;
 }
 
 enum frame_effect frame_effect(const struct frame_spec *s, unsigned int off,
@@ -337,15 +343,15 @@ enum frame_effect frame_effect(const struct frame_spec *s, unsigned int off,
 	unsigned int l3 = frame_l3_off(s);
 	unsigned int l4 = l3 + (s->v6 ? 40 + s->ext_len : 20 + s->ip_opt_len);
 
-	if (off < l3)		/* MAC addresses, tags, EtherType */
+	if (off < l3) /* MAC addresses, tags, EtherType */
 		return EFFECT_KEY;
 	if (off >= l4) {
 		off -= l4;
-		if (off < 4)	/* ports */
+		if (off < 4) /* ports */
 			return EFFECT_FLOW;
 		if (s->proto == 17)
-			return EFFECT_NONE;	/* length, checksum */
-		if (off < 8 || off == 16 || off == 17)	/* sequence, checksum */
+			return EFFECT_NONE;	       /* length, checksum */
+		if (off < 8 || off == 16 || off == 17) /* sequence, checksum */
 			return EFFECT_NONE;
 		if (off == 13 && (1U << bit) & (T_CWR | T_PSH | T_FIN))
 			return EFFECT_NONE;
@@ -353,13 +359,13 @@ enum frame_effect frame_effect(const struct frame_spec *s, unsigned int off,
 	}
 	off -= l3;
 	if (s->v6) {
-		if (off >= 8 && off < 40)	/* addresses */
+		if (off >= 8 && off < 40) /* addresses */
 			return EFFECT_FLOW;
-		return off == 4 || off == 5 ? EFFECT_NONE : EFFECT_KEY;	/* length */
+		return off == 4 || off == 5 ? EFFECT_NONE : EFFECT_KEY; /* length */
 	}
-	if (off >= 12 && off < 20)	/* addresses */
+	if (off >= 12 && off < 20) /* addresses */
 		return EFFECT_FLOW;
-	if ((off >= 2 && off < 6) || off == 10 || off == 11)	/* length, id, checksum */
+	if ((off >= 2 && off < 6) || off == 10 || off == 11) /* length, id, checksum */
 		return EFFECT_NONE;
 	return EFFECT_KEY;
 }

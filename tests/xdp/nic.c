@@ -18,17 +18,20 @@
 
 #include <bpf/bpf.h>
 
-#define NIC_CHUNKS	64
-#define NIC_CHUNK	4096	/* bytes */
-#define NIC_NAME	"gnxdp0"
+#define NIC_CHUNKS 64
+#define NIC_CHUNK  4096 /* bytes */
+#define NIC_NAME   "gnxdp0"
 
 static int open_tap(struct nic *n)
 {
-	struct ifreq ifr = { .ifr_name = NIC_NAME, .ifr_flags = IFF_TAP | IFF_NO_PI };
+	struct ifreq ifr = { .ifr_name = NIC_NAME,
+			     .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_MULTI_QUEUE };
 	int err = 0, s;
 
 	n->tap = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
-	if (n->tap < 0 || ioctl(n->tap, TUNSETIFF, &ifr))
+	n->tap1 = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+	if (n->tap < 0 || n->tap1 < 0 || ioctl(n->tap, TUNSETIFF, &ifr) ||
+	    ioctl(n->tap1, TUNSETIFF, &ifr))
 		return -errno;
 	s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (s < 0)
@@ -80,20 +83,53 @@ static int print_warnings(enum libbpf_print_level level, const char *fmt, va_lis
 	return level == LIBBPF_WARN ? vfprintf(stderr, fmt, ap) : 0;
 }
 
+int nic_cpu(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	return sched_setaffinity(0, sizeof(set), &set) ? -errno : 0;
+}
+
+/* A stream for one queue only. */
+static int load(struct nic *n)
+{
+	void *p;
+	int err;
+
+	n->skel = ghostnic_bpf__open();
+	if (!n->skel)
+		return -errno;
+	err = bpf_map__set_max_entries(n->skel->maps.stream, 1);
+	if (!err)
+		err = ghostnic_bpf__load(n->skel);
+	if (err)
+		return err;
+	p = mmap(NULL, sizeof(*n->stream), PROT_READ | PROT_WRITE, MAP_SHARED,
+		 bpf_map__fd(n->skel->maps.stream), 0);
+	if (p == MAP_FAILED)
+		return -errno;
+	n->stream = p;
+	n->slots = bpf_map__max_entries(n->skel->maps.slots);
+	n->prog = bpf_program__fd(n->skel->progs.ghostnic);
+	return 0;
+}
+
 int nic_open(struct nic *n)
 {
 	int err;
 
 	libbpf_set_print(print_warnings);
 	memset(n, 0, sizeof(*n));
-	n->tap = -1;
+	n->tap = n->tap1 = -1;
 	if (unshare(CLONE_NEWNET))
 		return -errno;
-	n->skel = ghostnic_bpf__open_and_load();
-	if (!n->skel)
-		return -errno;
-	n->prog = bpf_program__fd(n->skel->progs.ghostnic);
-	err = open_tap(n);
+	err = nic_cpu(sched_getcpu());
+	if (!err)
+		err = load(n);
+	if (!err)
+		err = open_tap(n);
 	if (!err)
 		err = open_xsk(n);
 	if (err)
@@ -111,6 +147,10 @@ void nic_close(struct nic *n)
 		munmap(n->umem_area, NIC_CHUNKS * NIC_CHUNK);
 	if (n->tap >= 0)
 		close(n->tap);
+	if (n->tap1 >= 0)
+		close(n->tap1);
+	if (n->stream)
+		munmap(n->stream, sizeof(*n->stream));
 	ghostnic_bpf__destroy(n->skel);
 }
 
@@ -122,24 +162,35 @@ static void must(int err, const char *what)
 	}
 }
 
-void nic_config(struct nic *n, uint32_t max_frame, uint32_t flags, const uint64_t hash_key[2])
+void nic_config(struct nic *n, uint32_t max_frame, uint32_t flags,
+		const uint64_t hash_key[2])
 {
-	struct gn_config c = { .abi = GN_ABI, .max_frame = max_frame, .flags = flags };
+	n->conf.abi = GN_ABI;
+	n->conf.max_frame = max_frame;
+	n->conf.flags = flags;
+	memcpy(n->conf.hash_key, hash_key, sizeof(n->conf.hash_key));
+	nic_generation(n, n->conf.generation);
+}
+
+void nic_generation(struct nic *n, uint32_t generation)
+{
 	uint32_t zero = 0;
 
-	memcpy(c.hash_key, hash_key, sizeof(c.hash_key));
-	must(bpf_map_update_elem(bpf_map__fd(n->skel->maps.config), &zero, &c, 0), "config");
+	n->conf.generation = generation;
+	must(bpf_map_update_elem(bpf_map__fd(n->skel->maps.config), &zero, &n->conf, 0),
+	     "config");
 }
 
 void nic_socket(struct nic *n, bool present)
 {
 	int map = bpf_map__fd(n->skel->maps.xsks), fd = xsk_socket__fd(n->xsk);
-	uint32_t zero = 0;
 
-	if (present)
-		must(bpf_map_update_elem(map, &zero, &fd, 0), "xsks");
-	else
-		bpf_map_delete_elem(map, &zero);
+	for (uint32_t q = 0; q < 2; q++) {
+		if (present)
+			must(bpf_map_update_elem(map, &q, &fd, 0), "xsks");
+		else
+			bpf_map_delete_elem(map, &q);
+	}
 }
 
 void nic_instance(struct nic *n, const uint8_t *mac, uint16_t vlan,
@@ -155,6 +206,8 @@ void nic_instance(struct nic *n, const uint8_t *mac, uint16_t vlan,
 		must(bpf_map_update_elem(map, &key, in, 0), "instances");
 	else
 		must(bpf_map_delete_elem(map, &key), "instances");
+	if (n->conf.generation)
+		nic_generation(n, n->conf.generation + 1);
 }
 
 void nic_counters(const struct nic *n, struct gn_counters *c)
@@ -179,17 +232,12 @@ int nic_run(struct nic *n, const uint8_t *frame, unsigned int len, struct nic_ru
 		.data = r->foreign,
 		.data_end = r->foreign + (r->linear ? r->linear : len),
 		.ingress_ifindex = (uint32_t)n->ifindex,
+		.rx_queue_index = r->queue,
 	}, ctx_out = { 0 };
-	LIBBPF_OPTS(bpf_test_run_opts, o,
-		.data_in = in,
-		.data_size_in = r->foreign + len,
-		.data_out = r->buf,
-		.data_size_out = sizeof(r->buf),
-		.ctx_in = &ctx,
-		.ctx_size_in = sizeof(ctx),
-		.ctx_out = &ctx_out,
-		.ctx_size_out = sizeof(ctx_out),
-		.repeat = 1);
+	LIBBPF_OPTS(bpf_test_run_opts, o, .data_in = in, .data_size_in = r->foreign + len,
+		    .data_out = r->buf, .data_size_out = sizeof(r->buf), .ctx_in = &ctx,
+		    .ctx_size_in = sizeof(ctx), .ctx_out = &ctx_out,
+		    .ctx_size_out = sizeof(ctx_out), .repeat = 1);
 	struct gn_counters before;
 
 	memset(in, 0xee, r->foreign);

@@ -4,14 +4,18 @@
  */
 #include "check.h"
 
+#include <sched.h>
+
 /* Flip each header bit: the key changes exactly when the rules say that the segments
- * must not merge, the flow exactly when the bit is one of the tuple's. */
+ * must not merge, the flow exactly when the bit is one of the tuple's. A slot holds the
+ * last segment only, so each flip is against the frame as it was, sent just before. */
 static void flip_bits(const char *what, const struct frame_spec *s)
 {
 	static uint8_t f[FRAME_MAX];
-	unsigned int len = frame_build(s, f), hdr = frame_hdr_len(s), l3 = frame_l3_off(s);
+	unsigned int len = frame_build(s, f), hdr = frame_hdr_len(s),
+		     l3 = frame_l3_off(s);
 	const struct gn_instance *in = instance_of(s);
-	struct gn_meta base = check_redirect(what, f, len, in, false), m;
+	struct gn_meta base = check_redirect(what, f, len, in, IN_FRONT), m;
 	unsigned int tried = 0;
 
 	for (unsigned int bit = 0; bit < hdr * 8; bit++) {
@@ -21,6 +25,7 @@ static void flip_bits(const char *what, const struct frame_spec *s)
 		bool moved, tagged;
 
 		frame_build(s, f);
+		base = check_redirect(what, f, len, in, IN_FRONT);
 		f[off] ^= (uint8_t)(1 << bit % 8);
 		if (f[0] & 1)
 			continue;
@@ -31,14 +36,17 @@ static void flip_bits(const char *what, const struct frame_spec *s)
 		moved = vid != vid0 || off < 6;
 		if (moved)
 			nic_instance(&nic, f, vid, in);
-		if (!s->v6 && off >= l3 && off < l3 + 20 && off != l3 + 10 && off != l3 + 11)
+		if (!s->v6 && off >= l3 && off < l3 + 20 && off != l3 + 10 &&
+		    off != l3 + 11)
 			frame_fix_ip_csum(f, l3);
-		m = check_redirect(what, f, len, in, false);
+		m = check_redirect(what, f, len, in, IN_FRONT);
 		if (moved && off < 6)
 			nic_instance(&nic, f, vid, NULL);
-		else if (moved)	/* as setup() left it */
-			nic_instance(&nic, f, vid, vid == 0 ? &in_all :
-				     vid == 100 || vid == 7 ? &in_vlan : NULL);
+		else if (moved) /* as setup() left it */
+			nic_instance(&nic, f, vid,
+				     vid == 0		      ? &in_all
+				     : vid == 100 || vid == 7 ? &in_vlan
+							      : NULL);
 		if (m.class == GN_CLASS_ALONE)
 			continue;
 		tried++;
@@ -63,50 +71,56 @@ static void test_flip(void **state)
 			flip_bits(table[i].name, &table[i].s);
 }
 
-/* Header sets that an encoding without lengths would confuse: all different. */
+#define SETS 60
+
+/* Header sets that words without lengths would confuse: any two in turn, either way. */
 static void test_no_confusion(void **state)
 {
-	static const uint8_t zeros[64];
-	uint64_t key[128];
+	static struct frame_spec set[SETS];
+	static uint8_t ext[8][64];
+	uint64_t before, key;
 	unsigned int n = 0;
-	uint8_t ext[64];
 
 	for (unsigned int opt = 0; opt <= 40; opt += 4) {
-		struct frame_spec s = { .opt_len = opt, .payload = 50 };
-
-		key[n++] = run_spec("options", &s).key;
-		s.v6 = true;
-		key[n++] = run_spec("options", &s).key;
+		set[n++] = (struct frame_spec){ .opt_len = opt, .payload = 50 };
+		set[n++] =
+			(struct frame_spec){ .opt_len = opt, .v6 = true, .payload = 50 };
 	}
-	for (unsigned int tags = 1; tags <= 2; tags++) {
+	for (uint16_t tags = 1; tags <= 2; tags++) {
 		struct frame_spec s = { .ntags = tags, .payload = 50 };
 
-		key[n++] = run_spec("tags", &s).key;
+		set[n++] = s;
 		s.tci[tags - 1] = 0x2000;
-		key[n++] = run_spec("tags", &s).key;
+		set[n++] = s;
 		s.v6 = true;
-		key[n++] = run_spec("tags", &s).key;
+		set[n++] = s;
 	}
-	for (unsigned int len = 8; len <= 64; len += 8) {
-		struct frame_spec s = { .v6 = true, .ext = ext, .ext_len = len, .payload = 50 };
+	for (unsigned int i = 0; i < 8; i++) {
+		struct frame_spec s = {
+			.v6 = true, .ext = ext[i], .ext_len = 8 * (i + 1), .payload = 50
+		};
 
-		memcpy(ext, zeros, sizeof(ext));
-		ext[1] = (uint8_t)(len / 8 - 1);
-		key[n++] = run_spec("extension", &s).key;
+		ext[i][1] = (uint8_t)i;
+		set[n++] = s;
 		s.ext_first = 43;
-		key[n++] = run_spec("extension", &s).key;
-		if (len <= 16) {
+		set[n++] = s;
+		if (i < 2) {
 			s.ext_first = 60;
-			key[n++] = run_spec("extension", &s).key;
+			set[n++] = s;
 		}
 		s.ext_first = 0;
 		s.ntags = 1;
-		key[n++] = run_spec("extension", &s).key;
+		set[n++] = s;
 	}
+	assert_in_range(n, 50, SETS);
 	for (unsigned int i = 0; i < n; i++)
-		for (unsigned int k = 0; k < i; k++)
-			if (key[i] == key[k])
-				fail_msg("header sets %u and %u have one key", k, i);
+		for (unsigned int k = 0; k < n; k++) {
+			before = run_spec("set", &set[i]).key;
+			key = run_spec("set", &set[k]).key;
+			if ((key == before) != (i == k))
+				fail_msg("header sets %u and %u: %s", i, k,
+					 key == before ? "one key" : "another key");
+		}
 	fixtures += n;
 }
 
@@ -123,9 +137,9 @@ static void test_stream(void **state)
 		s.payload = 1448 - i;
 		s.tcp_flags = i & 1 ? T_ACK | T_PSH : T_ACK;
 		len = frame_build(&s, f);
-		f[18] = (uint8_t)i;	/* identification */
+		f[18] = (uint8_t)i; /* identification */
 		frame_fix_ip_csum(f, 14);
-		m = check_redirect("stream", f, len, &in_all, false);
+		m = check_redirect("stream", f, len, &in_all, IN_FRONT);
 		assert_int_equal(m.flow, a.flow);
 		assert_true(m.key == a.key);
 		assert_int_equal(m.seq, s.seq);
@@ -138,10 +152,15 @@ static void test_stream(void **state)
 static void test_alone_in_flow(void **state)
 {
 	static const struct frame_spec same[] = {
-		{ .payload = 10 }, { .payload = 0 }, { .tcp_flags = T_SYN, .opt_len = 20 },
-		{ .tcp_flags = T_RST }, { .ip_opt_len = 8, .payload = 10 },
-		{ .frag = 0x2000, .payload = 10 }, { .tcp_flags = T_CWR | T_PSH, .payload = 1 },
-		{ .csum = CSUM_BAD, .payload = 10 }, { .csum = CSUM_PARTIAL, .payload = 10 },
+		{ .payload = 10 },
+		{ .payload = 0 },
+		{ .tcp_flags = T_SYN, .opt_len = 20 },
+		{ .tcp_flags = T_RST },
+		{ .ip_opt_len = 8, .payload = 10 },
+		{ .frag = 0x2000, .payload = 10 },
+		{ .tcp_flags = T_CWR | T_PSH, .payload = 1 },
+		{ .csum = CSUM_BAD, .payload = 10 },
+		{ .csum = CSUM_PARTIAL, .payload = 10 },
 		{ .ntags = 1, .tci = { 0x6000 }, .payload = 10 },
 	};
 	uint32_t flow = run_spec("flow", &same[0]).flow;
@@ -153,10 +172,11 @@ static void test_alone_in_flow(void **state)
 }
 
 /* Flows spread over a table of 4,096 slots as chance would have it (63 % used), and
- * the identifiers depend on the secret. */
+ * it depends on the secret which. */
 static void test_spread(void **state)
 {
-	static const uint64_t secret2[2] = { 0x0706050403020101ULL, 0x0f0e0d0c0b0a0908ULL };
+	static const uint64_t secret2[2] = { 0x0706050403020101ULL,
+					     0x0f0e0d0c0b0a0908ULL };
 	static uint8_t used[4096];
 	static uint32_t flow[4096];
 	struct frame_spec s = { .payload = 4 };
@@ -176,73 +196,142 @@ static void test_spread(void **state)
 	nic_config(&nic, MAX_FRAME, 0, secret2);
 	b = run_spec("secret", &s);
 	assert_int_not_equal(a.flow, b.flow);
-	assert_true(a.key != b.key);
 	nic_config(&nic, MAX_FRAME, 0, secret);
 	fixtures += 2;
 }
 
-/* SipHash-1-3 as published: the words of one frame, hashed by a plain transcription. */
-static uint64_t rotl(uint64_t x, int n)
+/* ---- runs ----------------------------------------------------------------- */
+
+/* Another source port of the same slot. */
+static uint16_t sharing_port(const struct frame_spec *s)
 {
-	return x << n | x >> (64 - n);
+	uint32_t slot = run_spec("slot", s).flow % nic.slots;
+	struct frame_spec t = *s;
+
+	for (t.sport = 1; t.sport < 65535; t.sport++)
+		if (t.sport != s->sport && run_spec("slot", &t).flow % nic.slots == slot)
+			return t.sport;
+	fail_msg("no two flows of one slot");
+	return 0;
 }
 
-static void sip(uint64_t v[4], int rounds)
+/* Flows that share a slot and take turns: every key is new, and none is of both. */
+static void test_shared_slot(void **state)
 {
-	while (rounds--) {
-		v[0] += v[1]; v[1] = rotl(v[1], 13); v[1] ^= v[0]; v[0] = rotl(v[0], 32);
-		v[2] += v[3]; v[3] = rotl(v[3], 16); v[3] ^= v[2];
-		v[0] += v[3]; v[3] = rotl(v[3], 21); v[3] ^= v[0];
-		v[2] += v[1]; v[1] = rotl(v[1], 17); v[1] ^= v[2]; v[2] = rotl(v[2], 32);
+	static const struct frame_spec kind[] = {
+		{ .sport = 999, .payload = 100 },
+		{ .sport = 999, .opt_len = 12, .payload = 100 },
+		{ .sport = 999, .opt_len = 40, .payload = 100 },
+		{ .sport = 999, .v6 = true, .payload = 100 },
+		{ .sport = 999, .proto = 17, .payload = 100 },
+	};
+	uint64_t key[20];
+
+	for (size_t i = 0; i < sizeof(kind) / sizeof(kind[0]); i++) {
+		struct frame_spec s[2] = { kind[i], kind[i] };
+
+		s[1].sport = sharing_port(&s[0]);
+		for (unsigned int n = 0; n < 20; n++) {
+			key[n] = run_spec("turn", &s[n & 1]).key;
+			for (unsigned int k = 0; k < n; k++)
+				assert_true(key[k] != key[n]);
+		}
+		/* Undisturbed, each has one. */
+		assert_true(run_spec("again", &s[1]).key == key[19]);
+		fixtures++;
 	}
 }
 
-static void test_siphash(void **state)
+/* A key tells its CPU: the same frame, or another one, never gets it elsewhere. */
+static void test_cpus(void **state)
 {
 	struct frame_spec s = { .opt_len = 12, .payload = 100 };
+	int here = sched_getcpu(), there = !here;
+	uint64_t key[2][200];
+
+	if (nic_cpu(there)) {
+		printf("one CPU only\n");
+		skip();
+	}
+	for (unsigned int cpu = 0; cpu < 2; cpu++) {
+		assert_int_equal(nic_cpu((int)cpu), 0);
+		for (unsigned int i = 0; i < 200; i++) {
+			s.fill = (uint8_t)i; /* other options */
+			key[cpu][i] = run_spec("cpu", &s).key;
+		}
+	}
+	for (unsigned int i = 0; i < 200; i++) {
+		assert_true(i == 0 || key[0][i] != key[0][i - 1]);
+		assert_int_equal(key[0][i] >> 48, 0);
+		assert_int_equal(key[1][i] >> 48, 1);
+	}
+	assert_int_equal(nic_cpu(here), 0);
+	fixtures++;
+}
+
+/* An instance that comes back at the same address begins anew, also where the CPUs
+ * remember instances. */
+static void test_instance_again(void **state)
+{
+	struct gn_instance in = { .id = 0x0009, .flags = ALL_OFFLOADS };
+	struct frame_spec s = { .dst = mac_other, .opt_len = 12, .payload = 100 };
 	static uint8_t f[FRAME_MAX];
 	unsigned int len = frame_build(&s, f);
-	struct gn_meta m = check_redirect("siphash", f, len, &in_all, false);
-	uint64_t v[4] = { secret[0] ^ 0x736f6d6570736575, secret[1] ^ 0x646f72616e646f6d,
-			  secret[0] ^ 0x6c7967656e657261, secret[1] ^ 0x7465646279746573 };
-	uint8_t w[7][8] = { { 0 } };
+	struct gn_meta a, b;
 
-	memcpy(w[0], f + 34, 4);			/* ports */
-	memcpy(w[0] + 4, &in_all.id, 2);
-	w[0][6] = 6;					/* TCP over IPv4 */
-	memcpy(w[1], f + 26, 8);			/* addresses */
-	memcpy(w[2], f, 8);				/* MAC addresses */
-	memcpy(w[3], f + 8, 4);
-	memcpy(w[3] + 4, f + 14, 2);			/* version, IHL, TOS */
-	memcpy(w[3] + 6, f + 20, 2);			/* flags, fragment offset */
-	memcpy(w[4], f + 62, 4);			/* last option word */
-	memcpy(w[4] + 4, f + 52, 2);			/* urgent pointer */
-	w[4][6] = f[22];				/* TTL */
-	memcpy(w[5], f + 42, 8);			/* ack, offset, flags, window */
-	memcpy(w[6], f + 54, 8);			/* options */
-	for (int i = 0; i < 7; i++) {
-		uint64_t word;
-
-		memcpy(&word, w[i], 8);
-		v[3] ^= word;
-		sip(v, 1);
-		v[0] ^= word;
+	for (uint32_t generation = 0; generation < 2; generation++) {
+		nic_generation(&nic, generation * 1000);
+		nic_instance(&nic, mac_other, 0, &in);
+		a = check_redirect("first", f, len, &in, IN_FRONT);
+		assert_true(check_redirect("next", f, len, &in, IN_FRONT).key == a.key);
+		nic_instance(&nic, mac_other, 0, NULL);
+		check_pass("gone", f, len, GN_CNT_PASS_OTHER);
+		in.id += GN_MAX_INSTANCES;
+		nic_instance(&nic, mac_other, 0, &in);
+		b = check_redirect("again", f, len, &in, IN_FRONT);
+		assert_true(b.key != a.key);
+		assert_int_not_equal(b.flow, a.flow);
+		/* The same one with other offloads: no merge of what it does not take. */
+		in.flags = GN_INSTANCE_TSO6;
+		nic_instance(&nic, mac_other, 0, &in);
+		assert_int_equal(check_redirect("flags", f, len, &in, IN_FRONT).class,
+				 GN_CLASS_ALONE);
+		in.flags = ALL_OFFLOADS;
+		nic_instance(&nic, mac_other, 0, NULL);
 	}
-	v[2] ^= 0xff;
-	sip(v, 3);
-	assert_true(m.key == (v[0] ^ v[1] ^ v[2] ^ v[3]));
-	fixtures++;
+	fixtures += 6;
+}
+
+/* A remembered instance is found without the map, until the generation says otherwise. */
+static void test_generation(void **state)
+{
+	struct gn_instance in = { .id = 0x0009, .flags = ALL_OFFLOADS };
+	struct frame_spec s = { .dst = mac_other, .payload = 100 };
+	static uint8_t f[FRAME_MAX];
+	unsigned int len = frame_build(&s, f);
+	uint32_t generation;
+
+	nic_instance(&nic, mac_other, 0, &in);
+	check_redirect("remember", f, len, &in, IN_FRONT);
+	generation = nic.conf.generation;
+	nic.conf.generation = 0; /* keeps the next call from telling */
+	nic_instance(&nic, mac_other, 0, NULL);
+	check_redirect("remembered", f, len, &in, IN_FRONT);
+	nic_generation(&nic, 0);
+	check_pass("nothing is remembered", f, len, GN_CNT_PASS_OTHER);
+	nic_generation(&nic, generation + 1);
+	check_pass("another generation", f, len, GN_CNT_PASS_OTHER);
+	fixtures += 3;
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_flip),
-		cmocka_unit_test(test_no_confusion),
-		cmocka_unit_test(test_stream),
-		cmocka_unit_test(test_alone_in_flow),
-		cmocka_unit_test(test_spread),
-		cmocka_unit_test(test_siphash),
+		cmocka_unit_test(test_flip),	   cmocka_unit_test(test_no_confusion),
+		cmocka_unit_test(test_stream),	   cmocka_unit_test(test_alone_in_flow),
+		cmocka_unit_test(test_spread),	   cmocka_unit_test(test_shared_slot),
+		cmocka_unit_test(test_cpus),	   cmocka_unit_test(test_instance_again),
+		cmocka_unit_test(test_generation),
 	};
 
 	return check_main("xdp ident", tests, sizeof(tests) / sizeof(tests[0]));

@@ -28,15 +28,18 @@ static void test_payload_sum(void **state)
 
 	for (unsigned int n = 1; n < 80; n++) {
 		for (unsigned int kind = 0; kind < 4; kind++) {
-			struct frame_spec s = { .v6 = kind & 1, .proto = kind & 2 ? 17 : 6,
-						.payload = n, .fill = (uint8_t)(n * 3),
+			struct frame_spec s = { .v6 = kind & 1,
+						.proto = kind & 2 ? 17 : 6,
+						.payload = n,
+						.fill = (uint8_t)(n * 3),
 						.opt_len = kind & 2 ? 0 : n % 11 * 4 };
 			unsigned int len = frame_build(&s, f);
-			struct gn_meta m = check_redirect("sum", f, len, &in_all, false);
+			struct gn_meta m =
+				check_redirect("sum", f, len, &in_all, IN_FRONT);
 			uint16_t real = frame_sum(f + frame_hdr_len(&s), n);
 
-			if (m.payload_sum != real &&
-			    !((m.payload_sum ^ real) == 0xffff && (!real || !m.payload_sum)))
+			if (m.payload_sum != real && !((m.payload_sum ^ real) == 0xffff &&
+						       (!real || !m.payload_sum)))
 				fail_msg("%u bytes, kind %u: %#x, not %#x", n, kind,
 					 m.payload_sum, real);
 			assert_int_equal(m.flags & GN_F_CSUM_PARTIAL, 0);
@@ -59,11 +62,12 @@ static void test_truncated(void **state)
 		for (unsigned int n = 14; n <= max && n <= len; n++) {
 			uint8_t *end = f + FRAME_MAX - n;
 
-			memmove(end, f, n);	/* what lies behind is not ours to read */
+			memmove(end, f, n); /* what lies behind is not ours to read */
 			if (s->ntags && n < 18)
 				check_pass(table[i].name, end, n, GN_CNT_PASS_MALFORMED);
 			else
-				check_redirect(table[i].name, end, n, instance_of(s), false);
+				check_redirect(table[i].name, end, n, instance_of(s),
+					       IN_FRONT);
 			frame_build(s, f);
 		}
 	}
@@ -76,52 +80,52 @@ static void test_lengths(void **state)
 	struct frame_spec s = { .opt_len = 12, .payload = 20, .pad = 7 };
 	unsigned int len;
 
-	for (unsigned int v = 0; v < 400; v++) {	/* IPv4 total length */
+	for (unsigned int v = 0; v < 400; v++) { /* IPv4 total length */
 		len = frame_build(&s, f);
 		f[16] = (uint8_t)(v >> 8);
 		f[17] = (uint8_t)v;
 		frame_fix_ip_csum(f, 14);
-		check_redirect("ip4 length", f, len, &in_all, false);
+		check_redirect("ip4 length", f, len, &in_all, IN_FRONT);
 	}
-	for (unsigned int v = 0; v < 256; v++) {	/* version, IHL */
+	for (unsigned int v = 0; v < 256; v++) { /* version, IHL */
 		len = frame_build(&s, f);
 		f[14] = (uint8_t)v;
 		if (v == 0x45)
 			frame_fix_ip_csum(f, 14);
-		check_redirect("ip4 ihl", f, len, &in_all, false);
+		check_redirect("ip4 ihl", f, len, &in_all, IN_FRONT);
 	}
-	for (unsigned int v = 0; v < 256; v++) {	/* data offset */
+	for (unsigned int v = 0; v < 256; v++) { /* data offset */
 		len = frame_build(&s, f);
 		f[14 + 20 + 12] = (uint8_t)v;
-		check_redirect("data offset", f, len, &in_all, false);
+		check_redirect("data offset", f, len, &in_all, IN_FRONT);
 	}
 	s.v6 = true;
-	for (unsigned int v = 0; v < 400; v++) {	/* IPv6 payload length */
+	for (unsigned int v = 0; v < 400; v++) { /* IPv6 payload length */
 		len = frame_build(&s, f);
 		f[18] = (uint8_t)(v >> 8);
 		f[19] = (uint8_t)v;
-		check_redirect("ip6 length", f, len, &in_all, false);
+		check_redirect("ip6 length", f, len, &in_all, IN_FRONT);
 	}
-	for (unsigned int v = 0; v < 256; v++) {	/* next header */
+	for (unsigned int v = 0; v < 256; v++) { /* next header */
 		len = frame_build(&s, f);
 		f[20] = (uint8_t)v;
-		check_redirect("ip6 next header", f, len, &in_all, false);
+		check_redirect("ip6 next header", f, len, &in_all, IN_FRONT);
 	}
 	s = (struct frame_spec){ EXT(ext_hop_dst, 0), .payload = 80 };
-	for (unsigned int v = 0; v < 256; v++) {	/* extension header lengths */
+	for (unsigned int v = 0; v < 256; v++) { /* extension header lengths */
 		len = frame_build(&s, f);
 		f[14 + 41] = (uint8_t)v;
-		check_redirect("hop-by-hop length", f, len, &in_all, false);
+		check_redirect("hop-by-hop length", f, len, &in_all, IN_FRONT);
 		len = frame_build(&s, f);
 		f[14 + 49] = (uint8_t)v;
-		check_redirect("destination length", f, len, &in_all, false);
+		check_redirect("destination length", f, len, &in_all, IN_FRONT);
 	}
 	s = (struct frame_spec){ .proto = 17, .payload = 50, .pad = 9 };
-	for (unsigned int v = 0; v < 300; v++) {	/* UDP length */
+	for (unsigned int v = 0; v < 300; v++) { /* UDP length */
 		len = frame_build(&s, f);
 		f[38] = (uint8_t)(v >> 8);
 		f[39] = (uint8_t)v;
-		check_redirect("udp length", f, len, &in_all, false);
+		check_redirect("udp length", f, len, &in_all, IN_FRONT);
 	}
 	fixtures += 8;
 }
@@ -147,7 +151,7 @@ static void test_noise(void **state)
 		}
 		if (round & 1 && f[l3] == 0x45)
 			frame_fix_ip_csum(f, l3);
-		check_redirect("noise", f, len, instance_of(s), false);
+		check_redirect("noise", f, len, instance_of(s), IN_FRONT);
 	}
 }
 
@@ -166,14 +170,14 @@ static void test_linear(void **state)
 	}
 	for (unsigned int n = 14; n < 120; n++) {
 		run.linear = n;
-		check_redirect("linear", f, len, &in_all, false);
+		check_redirect("linear", f, len, &in_all, IN_FRONT);
 	}
 	s = (struct frame_spec){ EXT(ext_hop64, 0), .ntags = 2, .tci = { 100, 2 },
 				 .opt_len = 40, .payload = 3000 };
 	len = frame_build(&s, f);
 	for (unsigned int n = 18; n < 240; n++) {
 		run.linear = n;
-		check_redirect("linear6", f, len, &in_vlan, false);
+		check_redirect("linear6", f, len, &in_vlan, IN_FRONT);
 	}
 	run.linear = 0;
 	fixtures += 2;
@@ -182,12 +186,9 @@ static void test_linear(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_table),
-		cmocka_unit_test(test_payload_sum),
-		cmocka_unit_test(test_truncated),
-		cmocka_unit_test(test_lengths),
-		cmocka_unit_test(test_noise),
-		cmocka_unit_test(test_linear),
+		cmocka_unit_test(test_table),	  cmocka_unit_test(test_payload_sum),
+		cmocka_unit_test(test_truncated), cmocka_unit_test(test_lengths),
+		cmocka_unit_test(test_noise),	  cmocka_unit_test(test_linear),
 	};
 
 	return check_main("xdp parse", tests, sizeof(tests) / sizeof(tests[0]));

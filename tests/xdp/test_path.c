@@ -23,7 +23,9 @@ static void test_not_ours(void **state)
 	s = (struct frame_spec){ .ntags = 1, .tci = { 101 }, .payload = 100 };
 	len = frame_build(&s, f);
 	check_pass("our address on another VLAN", f, len, GN_CNT_PASS_OTHER);
-	s = (struct frame_spec){ .dst = mac_plain, .ntags = 1, .tci = { 100 }, .payload = 100 };
+	s = (struct frame_spec){
+		.dst = mac_plain, .ntags = 1, .tci = { 100 }, .payload = 100
+	};
 	len = frame_build(&s, f);
 	check_pass("untagged instance's address on a VLAN", f, len, GN_CNT_PASS_OTHER);
 	s = (struct frame_spec){ .ntags = 2, .tci = { 55, 100 }, .payload = 100 };
@@ -55,7 +57,7 @@ static void test_oversize(void **state)
 	unsigned int len = frame_build(&s, f);
 
 	nic_config(&nic, len, 0, secret);
-	check_redirect("just fits", f, len, &in_all, false);
+	check_redirect("just fits", f, len, &in_all, IN_FRONT);
 	nic_config(&nic, len - 1, 0, secret);
 	check_pass("one byte too long", f, len, GN_CNT_PASS_OVERSIZE);
 	memcpy(f, mac_other, 6);
@@ -102,20 +104,21 @@ static void test_instances(void **state)
 			s.v6 = kind & 1;
 			s.proto = kind & 2 ? 17 : 6;
 			len = frame_build(&s, f);
-			check_redirect("offload flags", f, len, &in, false);
+			check_redirect("offload flags", f, len, &in, IN_FRONT);
 		}
 	}
 	/* same tuple, other instance: another flow */
 	s.v6 = false;
 	s.proto = 6;
 	len = frame_build(&s, f);
-	flow = check_redirect("id", f, len, &in, false).flow;
+	flow = check_redirect("id", f, len, &in, IN_FRONT).flow;
 	in.id++;
 	nic_instance(&nic, mac_other, 0, &in);
-	assert_int_not_equal(check_redirect("id + 1", f, len, &in, false).flow, flow);
+	assert_int_not_equal(check_redirect("id + 1", f, len, &in, IN_FRONT).flow, flow);
 	in.id += 0x400;
 	nic_instance(&nic, mac_other, 0, &in);
-	assert_int_not_equal(check_redirect("generation", f, len, &in, false).flow, flow);
+	assert_int_not_equal(check_redirect("generation", f, len, &in, IN_FRONT).flow,
+			     flow);
 
 	nic_instance(&nic, mac_other, 0, NULL);
 	check_pass("removed", f, len, GN_CNT_PASS_OTHER);
@@ -132,13 +135,14 @@ static void test_inband(void **state)
 
 	key = run_spec("metadata", &table[0].s).key;
 	nic_config(&nic, MAX_FRAME, GN_CONFIG_INBAND, secret);
+	len = frame_build(&table[0].s, f);
+	assert_true(check_redirect("in-band", f, len, &in_all, IN_FRAME).key == key);
 	for (size_t i = 0; i < table_len; i++) {
 		len = frame_build(&table[i].s, f);
-		check_redirect(table[i].name, f, len, instance_of(&table[i].s), true);
+		check_redirect(table[i].name, f, len, instance_of(&table[i].s), IN_FRAME);
 		fixtures++;
 	}
 	len = frame_build(&table[0].s, f);
-	assert_int_equal(check_redirect("in-band", f, len, &in_all, true).key, key);
 	memcpy(f, mac_other, 6);
 	check_pass("not ours", f, len, GN_CNT_PASS_OTHER);
 	nic_config(&nic, MAX_FRAME, 0, secret);
@@ -152,7 +156,7 @@ static void test_foreign_meta(void **state)
 	unsigned int len = frame_build(&table[0].s, f);
 
 	run.foreign = 8;
-	check_redirect("foreign metadata", f, len, &in_all, true);
+	check_redirect("foreign metadata", f, len, &in_all, IN_FRAME);
 	for (unsigned int i = 0; i < run.foreign; i++)
 		assert_int_equal(run.meta[i], 0xee);
 	run.foreign = 200;
@@ -179,7 +183,9 @@ static void deliver(bool inband)
 	struct frame_spec s = { .opt_len = 12, .payload = 500 };
 	unsigned int len = frame_build(&s, f);
 	struct pollfd p = { .fd = xsk_socket__fd(nic.xsk), .events = POLLIN };
-	struct gn_meta want = check_redirect("test run", f, len, &in_all, inband), m;
+	struct gn_meta want = check_redirect("test run", f, len, &in_all,
+					     inband ? IN_FRAME : IN_FRONT),
+		       m;
 	const struct xdp_desc *d;
 	uint32_t idx = 0;
 	uint8_t *got;
@@ -206,7 +212,8 @@ static void deliver(bool inband)
 
 static void test_driver(void **state)
 {
-	assert_int_equal(bpf_xdp_attach(nic.ifindex, nic.prog, XDP_FLAGS_DRV_MODE, NULL), 0);
+	assert_int_equal(bpf_xdp_attach(nic.ifindex, nic.prog, XDP_FLAGS_DRV_MODE, NULL),
+			 0);
 	deliver(false);
 	nic_config(&nic, MAX_FRAME, GN_CONFIG_INBAND, secret);
 	deliver(true);
@@ -242,14 +249,10 @@ static void test_capabilities(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_not_ours),
-		cmocka_unit_test(test_oversize),
-		cmocka_unit_test(test_no_socket),
-		cmocka_unit_test(test_instances),
-		cmocka_unit_test(test_inband),
-		cmocka_unit_test(test_foreign_meta),
-		cmocka_unit_test(test_driver),
-		cmocka_unit_test(test_capabilities),
+		cmocka_unit_test(test_not_ours),  cmocka_unit_test(test_oversize),
+		cmocka_unit_test(test_no_socket), cmocka_unit_test(test_instances),
+		cmocka_unit_test(test_inband),	  cmocka_unit_test(test_foreign_meta),
+		cmocka_unit_test(test_driver),	  cmocka_unit_test(test_capabilities),
 	};
 
 	return check_main("xdp path", tests, sizeof(tests) / sizeof(tests[0]));
