@@ -22,19 +22,38 @@
 
 #define SLOT_NONE	UINT16_MAX
 
+/*
+ * An open chain: all that the next segment is compared with and changes, in one
+ * cache line. The head's mbuf gets its share when the chain closes.
+ */
 struct agg_open {
+	uint64_t key;		/* gn_meta.key of all its segments */
 	uint64_t deadline_ns;
-	uint32_t head;		/* mbuf index, MBUF_NONE: a hole */
+	uint32_t head, tail;	/* mbuf indexes; head MBUF_NONE: a hole */
 	uint32_t slot;
+	uint32_t flow;		/* gn_meta.flow */
+	uint32_t next_seq;	/* the sequence number that continues it */
+	uint32_t seq_mask;	/* TCP: all ones; UDP has no sequence: 0 */
+	uint32_t total;		/* bytes, frame start to payload end */
+	uint32_t max_total;	/* the most total may become: AGG_MAX_IP_LEN */
+	uint16_t hdr_len;	/* bytes, Ethernet to L4 */
+	uint16_t gso_size;
+	uint16_t sum;
+	uint16_t next_id;	/* the IPv4 identification that continues it */
+	uint16_t meta_flags;	/* GN_F_PSH and GN_F_FIN of its segments */
+	uint8_t nsegs, nbufs;
+	uint8_t id_step;	/* 0, 1, or MBUF_STEP_ANY */
+	uint8_t flags;		/* MBUF_* */
 };
 
+_Static_assert(sizeof(struct agg_open) <= 64, "one cache line per open chain");
 _Static_assert(AGG_MAX_OPEN < SLOT_NONE, "open[] index fits slot[]");
 _Static_assert(AGG_MAX_BUFS <= UINT8_MAX, "mbuf.nbufs");
 
 int agg_init(struct agg *a, struct mbuf_pool *pool, const struct agg_conf *conf)
 {
 	uint16_t *slot = malloc(AGG_SLOTS * sizeof(*slot));
-	struct agg_open *open = malloc(AGG_MAX_OPEN * sizeof(*open));
+	struct agg_open *open = aligned_alloc(64, AGG_MAX_OPEN * sizeof(*open));
 
 	if (!slot || !open) {
 		free(slot);
@@ -74,8 +93,16 @@ static void close_chain(struct agg *a, struct agg_open *o, struct agg_out *out)
 {
 	struct mbuf *head = &a->pool->mbufs[o->head];
 
+	head->tail = o->tail;
+	head->total = o->total;
+	head->nsegs = o->nsegs;
+	head->nbufs = o->nbufs;
+	head->sum = o->sum;
+	head->flags = o->flags;
+	head->id_step = o->id_step;
+	head->meta.flags |= o->meta_flags;
 	a->slot[o->slot] = SLOT_NONE;
-	a->held -= head->nbufs;
+	a->held -= o->nbufs;
 	o->head = MBUF_NONE;
 	emit(a, head, out);
 }
@@ -107,42 +134,33 @@ static uint16_t payload_sum(const struct mbuf_pool *p, const struct mbuf *m,
 	return sum;
 }
 
-/*
- * May @m's data be declared good? True at once when it was summed before or comes
- * from a local sender; otherwise its payload is read. Carried sums need no answer.
- */
-static bool data_good(struct agg *a, struct mbuf *m)
+/* Is the L4 checksum of @m right? Reads the payload; the answer "yes" is kept in @flags. */
+static bool verified(struct agg *a, const struct mbuf *m, uint8_t *flags)
 {
-	if (a->conf.checksum == AGG_CARRY || m->flags & (MBUF_VERIFIED | MBUF_PARTIAL))
+	if (*flags & (MBUF_VERIFIED | MBUF_PARTIAL))
 		return true;
 	if (!csum_equal(payload_sum(a->pool, m, mbuf_hdr_len(m), m->meta.payload_len),
 			m->meta.payload_sum)) {
 		stat_add(&a->stats.bad_csum, 1);
 		return false;
 	}
-	m->flags |= MBUF_VERIFIED;
+	*flags |= MBUF_VERIFIED;
 	return true;
 }
 
-/* Everything but the checksum: does @m continue what @head holds? */
-static bool continues(const struct mbuf *head, const struct mbuf *m)
+/* Everything but the checksum: does @m continue what @o holds? */
+static inline bool continues(const struct agg_open *o, const struct mbuf *m)
 {
 	const struct gn_meta *meta = &m->meta;
-	uint32_t held = head->total - mbuf_hdr_len(head);
-	uint16_t id = (uint16_t)(meta->ip_id - head->meta.ip_id);
+	uint16_t id = (uint16_t)(meta->ip_id - o->next_id);
 
-	if (meta->class < GN_CLASS_CONTINUE || meta->key != head->meta.key)
-		return false;
-	if (meta->flags & GN_F_TCP && meta->seq != head->meta.seq + held)
-		return false;
-	if (meta->payload_len > head->gso_size ||
-	    head->total - head->meta.l3_off + meta->payload_len > AGG_MAX_IP_LEN ||
-	    head->nbufs + m->nbufs > AGG_MAX_BUFS)
-		return false;
-	/* IPv6 has no identification: always 0, a step of 0. */
-	if (head->id_step == MBUF_STEP_ANY)
-		return id <= 1;
-	return id == (uint16_t)(head->id_step * head->nsegs);
+	return meta->class >= GN_CLASS_CONTINUE && meta->key == o->key &&
+	       !((meta->seq ^ o->next_seq) & o->seq_mask) &&
+	       meta->payload_len <= o->gso_size &&
+	       o->total + meta->payload_len <= o->max_total &&
+	       o->nbufs + m->nbufs <= AGG_MAX_BUFS &&
+	       /* IPv6 has no identification: always 0, a step of 0. */
+	       (o->id_step == MBUF_STEP_ANY ? id <= 1 : !id);
 }
 
 /*
@@ -197,19 +215,20 @@ static void trim_padding(struct mbuf_pool *p, struct mbuf *m)
 	trim(p, m, 0, len);
 }
 
-/* Append @m's payload to @head. @m's meta is not valid afterwards. */
-static void join(struct agg *a, struct mbuf *head, struct mbuf *m)
+/* Append @m's payload to the chain. @m's meta is not valid afterwards. */
+static inline void join(struct agg *a, struct agg_open *o, struct mbuf *m)
 {
 	struct mbuf_pool *p = a->pool;
 	uint32_t len = m->meta.payload_len, skip = mbuf_hdr_len(m);
 
-	if (head->id_step == MBUF_STEP_ANY)
-		head->id_step = (uint8_t)(m->meta.ip_id - head->meta.ip_id);
-	head->meta.flags |= m->meta.flags & (GN_F_PSH | GN_F_FIN);
-	head->sum = csum_add_at(head->sum, m->meta.payload_sum,
-				head->total - mbuf_hdr_len(head));
-	if (m->meta.class == GN_CLASS_CLOSE || len < head->gso_size)
-		head->flags |= MBUF_CLOSED;
+	if (o->id_step == MBUF_STEP_ANY)
+		o->id_step = (uint8_t)(m->meta.ip_id - o->next_id);
+	o->next_id = (uint16_t)(m->meta.ip_id + o->id_step);
+	o->next_seq += len;
+	o->meta_flags |= m->meta.flags & (GN_F_PSH | GN_F_FIN);
+	o->sum = csum_add_at(o->sum, m->meta.payload_sum, o->total - o->hdr_len);
+	if (m->meta.class == GN_CLASS_CLOSE || len < o->gso_size)
+		o->flags |= MBUF_CLOSED;
 	if (m->nbufs == 1) {
 		m->addr += skip;
 		m->len = len;
@@ -217,11 +236,11 @@ static void join(struct agg *a, struct mbuf *head, struct mbuf *m)
 	} else {
 		m = trim(p, m, skip, len);
 	}
-	p->mbufs[head->tail].next = mbuf_index(p, m);
-	head->tail = m->tail;
-	head->total += len;
-	head->nsegs++;
-	head->nbufs += m->nbufs;
+	p->mbufs[o->tail].next = mbuf_index(p, m);
+	o->tail = m->tail;
+	o->total += len;
+	o->nsegs++;
+	o->nbufs += m->nbufs;
 	a->held += m->nbufs;
 }
 
@@ -229,9 +248,12 @@ static void join(struct agg *a, struct mbuf *head, struct mbuf *m)
 static void open_chain(struct agg *a, struct mbuf *m, uint32_t slot, uint64_t now_ns,
 		       struct agg_out *out)
 {
+	const struct gn_meta *meta = &m->meta;
 	struct agg_open *o;
 
-	if (a->newest - a->oldest == AGG_MAX_OPEN) {
+	if (a->oldest == a->newest) {
+		a->oldest = a->newest = 0;	/* the same few lines again */
+	} else if (a->newest - a->oldest == AGG_MAX_OPEN) {
 		if (open_at(a, a->oldest)->head == MBUF_NONE) {
 			a->oldest++;
 		} else {
@@ -242,78 +264,108 @@ static void open_chain(struct agg *a, struct mbuf *m, uint32_t slot, uint64_t no
 	a->slot[slot] = (uint16_t)(a->newest & (AGG_MAX_OPEN - 1));
 	o = open_at(a, a->newest++);
 	*o = (struct agg_open){
+		.key = meta->key,
 		.deadline_ns = now_ns + a->conf.hold_ns,
 		.head = mbuf_index(a->pool, m),
+		.tail = m->tail,
 		.slot = slot,
+		.flow = meta->flow,
+		.next_seq = meta->seq + meta->payload_len,
+		.seq_mask = meta->flags & GN_F_TCP ? UINT32_MAX : 0,
+		.total = m->total,
+		.max_total = AGG_MAX_IP_LEN + meta->l3_off,
+		.hdr_len = (uint16_t)mbuf_hdr_len(m),
+		.gso_size = meta->payload_len,
+		.sum = meta->payload_sum,
+		.next_id = meta->ip_id,
+		.nsegs = 1,
+		.nbufs = m->nbufs,
+		.id_step = MBUF_STEP_ANY,
+		.flags = m->flags,
 	};
 	a->held += m->nbufs;
 }
 
-void agg_push(struct agg *a, struct mbuf *m, uint64_t now_ns, struct agg_out *out)
+/* Deliver early what exceeds the limit of buffers held. */
+static void limit_held(struct agg *a, struct agg_out *out)
 {
-	const struct gn_meta *meta = &m->meta;
-	uint32_t slot = meta->flow & (AGG_SLOTS - 1);
-	struct agg_open *o = NULL;
-	bool opens;
-
-	stat_add(&a->stats.packets, 1);
-	m->nsegs = 1;
-	m->flags = 0;
-	m->gso_size = meta->payload_len;
-	m->id_step = MBUF_STEP_ANY;
-	m->sum = meta->payload_sum;
-	if (meta->l4_len && meta->flags & GN_F_CSUM_PARTIAL && a->conf.trust_partial) {
-		m->flags = MBUF_PARTIAL;
-		/* Who completes the checksum sums up to the frame's end. */
-		trim_padding(a->pool, m);
-	}
-	if (!meta->flow) {
-		emit(a, m, out);
-		return;
-	}
-
-	opens = meta->class == GN_CLASS_START || meta->class == GN_CLASS_CONTINUE;
-	/* The kernel takes a UDP super-packet only with a checksum to complete. */
-	if (meta->flags & GN_F_CSUM_NONE ||
-	    (meta->flags & GN_F_UDP && a->conf.checksum == AGG_CARRY &&
-	     !(m->flags & MBUF_PARTIAL)))
-		opens = false;
-
-	if (a->slot[slot] != SLOT_NONE)
-		o = &a->open[a->slot[slot]];
-	if (o) {
-		struct mbuf *head = &a->pool->mbufs[o->head];
-
-		if (head->meta.flow != meta->flow) {
-			if (opens) {
-				stat_add(&a->stats.evicted, 1);
-				close_chain(a, o, out);
-			}
-		} else if (!continues(head, m) || !data_good(a, head)) {
-			close_chain(a, o, out);
-		} else if (!data_good(a, m)) {
-			close_chain(a, o, out);
-			opens = false;
-		} else {
-			join(a, head, m);
-			if (head->flags & MBUF_CLOSED)
-				close_chain(a, o, out);
-			goto limit;
-		}
-	}
-	if (!opens) {
-		emit(a, m, out);
-		return;
-	}
-	trim_padding(a->pool, m);
-	open_chain(a, m, slot, now_ns, out);
-limit:
 	/* Two a packet: frames of three buffers may run ahead of chains of one, by a
 	 * buffer each, until those chains are gone; AGG_MAX_OPEN bounds it. */
 	for (int i = 0; i < 2 && a->held > a->conf.max_held; i++) {
 		stat_add(&a->stats.starved, 1);
 		close_oldest(a, out);
 	}
+}
+
+/* May a chain begin with @m? */
+static bool may_open(const struct agg *a, const struct mbuf *m)
+{
+	const struct gn_meta *meta = &m->meta;
+
+	if (meta->class != GN_CLASS_START && meta->class != GN_CLASS_CONTINUE)
+		return false;
+	/* The kernel takes a UDP super-packet only with a checksum to complete. */
+	if (meta->flags & GN_F_CSUM_NONE)
+		return false;
+	return !(meta->flags & GN_F_UDP) || a->conf.checksum != AGG_CARRY ||
+	       m->flags & MBUF_PARTIAL;
+}
+
+/* Deliver @m alone, or open a chain with it; nothing of its flow is held. */
+static void push_first(struct agg *a, struct mbuf *m, bool opens, uint64_t now_ns,
+		       struct agg_out *out)
+{
+	const struct gn_meta *meta = &m->meta;
+
+	m->nsegs = 1;
+	m->gso_size = meta->payload_len;
+	m->id_step = MBUF_STEP_ANY;
+	m->sum = meta->payload_sum;
+	/* A lone frame stays as it came, unless someone will sum up to its end. */
+	if (opens || m->flags & MBUF_PARTIAL)
+		trim_padding(a->pool, m);
+	if (!opens) {
+		emit(a, m, out);
+		return;
+	}
+	open_chain(a, m, meta->flow & (AGG_SLOTS - 1), now_ns, out);
+	limit_held(a, out);
+}
+
+void agg_push(struct agg *a, struct mbuf *m, uint64_t now_ns, struct agg_out *out)
+{
+	const struct gn_meta *meta = &m->meta;
+	uint16_t pos = a->slot[meta->flow & (AGG_SLOTS - 1)];
+	struct agg_open *o = pos == SLOT_NONE ? NULL : &a->open[pos];
+	bool verify = a->conf.checksum == AGG_VERIFY, bad = false, opens;
+
+	stat_add(&a->stats.packets, 1);
+	m->flags = 0;
+	/* Flow 0, no flow, is never that of an open chain. Kinds of checksum do not
+	 * mix: they are part of the key, so the head's flags speak for @m as well. */
+	if (o && o->flow == meta->flow && continues(o, m) &&
+	    (!verify || verified(a, &a->pool->mbufs[o->head], &o->flags))) {
+		bad = verify && !(o->flags & MBUF_PARTIAL) && !verified(a, m, &m->flags);
+		if (!bad) {
+			join(a, o, m);
+			if (o->flags & MBUF_CLOSED)
+				close_chain(a, o, out);
+			if (a->held > a->conf.max_held)
+				limit_held(a, out);
+			return;
+		}
+	}
+
+	if (meta->flags & GN_F_CSUM_PARTIAL && a->conf.trust_partial && meta->l4_len)
+		m->flags = MBUF_PARTIAL;
+	opens = meta->flow && !bad && may_open(a, m);
+	if (o && o->flow == meta->flow) {
+		close_chain(a, o, out);
+	} else if (o && opens) {
+		stat_add(&a->stats.evicted, 1);
+		close_chain(a, o, out);
+	}
+	push_first(a, m, opens, now_ns, out);
 }
 
 bool agg_flush(struct agg *a, uint64_t now_ns, struct agg_out *out)
