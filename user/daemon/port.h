@@ -56,6 +56,7 @@ struct port_conf {
 	uint32_t mtu;		/* of the interface, bytes */
 };
 
+struct dma_log;			/* dma_log.h */
 struct mirror_queue;		/* mirror.h */
 struct umem;
 
@@ -137,6 +138,23 @@ struct port_ops {
 	 * NULL: the port never sends.
 	 */
 	int (*fetch)(struct port_queue *q, struct gso_frame *f);
+
+	/**
+	 * dma_log() - where the port marks the guest pages that it writes
+	 * @pages:	set to the number of pages up to the highest address that the
+	 *		guest has now; 0: no guest is there
+	 *
+	 * Return: owned by the port; it may be changed between two bursts only.
+	 * Control thread. NULL: the port writes no guest's memory.
+	 */
+	struct dma_log *(*dma_log)(struct port *p, uint64_t *pages);
+
+	/**
+	 * settle() - on the queue's worker: what has been written for the instance, but
+	 * for it to see later, becomes visible now, and is marked
+	 * NULL: there is no such thing.
+	 */
+	void (*settle)(struct port_queue *q);
 };
 
 /** port_find() - ops of kind @kind ("tap", "vhost-user"...), NULL if there is none */

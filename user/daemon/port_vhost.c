@@ -640,6 +640,25 @@ static int vhost_open(const struct port_conf *conf, const struct port_env *env,
 	return 0;
 }
 
+static struct dma_log *vhost_dma_log(struct port *p, uint64_t *pages)
+{
+	struct vhost_port *vp = (struct vhost_port *)p;
+	const struct vu_mem *m = &vp->dev.mem;
+
+	*pages = 0;
+	if (m->nregions) {
+		const struct vu_region *last = &m->region[m->nregions - 1];
+
+		*pages = ((last->gpa + last->size - 1) >> DMA_LOG_PAGE_SHIFT) + 1;
+	}
+	return &vp->dev.log;
+}
+
+static void settle_queue(struct port_queue *q)
+{
+	vhost_settle((struct vhost_queue *)q);
+}
+
 const struct port_ops port_vhost_ops = {
 	.name = "vhost-user",
 	.open = vhost_open,
@@ -647,4 +666,6 @@ const struct port_ops port_vhost_ops = {
 	.deliver = vhost_deliver,
 	.inject = vhost_inject,
 	.fetch = vhost_fetch,
+	.dma_log = vhost_dma_log,
+	.settle = settle_queue,
 };
