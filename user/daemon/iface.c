@@ -22,6 +22,7 @@
 
 #include "flood.h"
 #include "iface.h"
+#include "mirror.h"
 #include "rx.h"
 #include "../lib/bpffs.h"
 #include "../lib/log.h"
@@ -344,6 +345,7 @@ static void drop_instance(struct iface *i, struct instance *in, unsigned int nwo
 
 	bpf_map_delete_elem(i->map_instances, &key);
 	flood_set_mac(i->flood_fd, i->ifindex, in->conf.mac, false);
+	mirror_stop(in);
 	for (unsigned int q = 0; q < nworkers; q++)
 		worker_del_instance(i->worker[q], in);
 	in->port->ops->close(in->port);

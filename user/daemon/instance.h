@@ -17,6 +17,7 @@ struct instance {
 	struct port_env env;		/* what its port sees of the interface */
 	uint16_t id;			/* gn_instance.id */
 	struct port *port;
+	struct mirror *mirror;		/* its capture, or NULL; see mirror.h */
 };
 
 /* One worker's view of the instances of its interface. */

@@ -26,6 +26,7 @@
 #include "ctl.h"
 #include "linkwatch.h"
 #include "metrics.h"
+#include "mirror.h"
 #include "sandbox.h"
 #include "../lib/log.h"
 
@@ -37,6 +38,7 @@ struct app {
 	struct daemon d;
 	struct ctl *ctl;
 	struct linkwatch *links;
+	struct mirror_server *captures; /* NULL: the message said why */
 	struct loop_watch *sig_watch, *ctl_watch;
 	int sigfd;
 	int notify_fd; /* connected to NOTIFY_SOCKET, or -1 */
@@ -180,6 +182,8 @@ static int start(struct app *l, struct daemon_conf *conf)
 				 &l->ctl_watch);
 	if (!ret)
 		ret = linkwatch_open(&l->d, &l->links);
+	if (!ret && mirror_listen(&l->d, conf->ctl, &l->captures))
+		log_warn("no captures: their socket is %s.capture", conf->ctl);
 	if (!ret)
 		ret = open_ifaces(l, conf);
 	if (!ret)
@@ -195,6 +199,7 @@ static void stop(struct app *l, bool ran)
 	loop_unwatch(l->d.loop, l->ctl_watch);
 	ctl_close(l->ctl);
 	linkwatch_close(l->links);
+	mirror_unlisten(l->captures);
 	for (unsigned int i = 0; ran && i < l->d.nifaces; i++)
 		iface_stop(l->d.iface[i]);
 	if (ran)

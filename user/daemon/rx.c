@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "flood.h"
+#include "mirror.h"
 #include "rx.h"
 #include "stat.h"
 
@@ -63,6 +64,7 @@ static void deliver(struct worker *w, struct agg_out *out, uint64_t now_ns)
 
 	for (uint32_t i = 0; i < out->n; i++) {
 		struct mbuf *head = out->head[i];
+		struct port_queue *q;
 		struct instance *in;
 		uint32_t n = 0;
 		uint16_t id;
@@ -87,7 +89,10 @@ static void deliver(struct worker *w, struct agg_out *out, uint64_t now_ns)
 				mbuf_pop_vlan(&w->pool, head);
 			group[n++] = head;
 		}
-		in->port->ops->deliver(worker_queue(w, in), &w->pool, group, n);
+		q = worker_queue(w, in);
+		if (q->mirror)
+			mirror_chains(q->mirror, &w->pool, group, n);
+		in->port->ops->deliver(q, &w->pool, group, n);
 	}
 	out->n = 0;
 }

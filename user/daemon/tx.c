@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "mirror.h"
 #include "stat.h"
 #include "tx.h"
 
@@ -104,12 +105,22 @@ static void to_wire(struct worker *w, struct instance *in, const struct gso_fram
 	stat_add(&st->tx_wire, s.sent);
 }
 
+/* Into the port of a local instance. */
+static void give(struct worker *w, struct instance *to, const struct gso_frame *f)
+{
+	struct port_queue *q = worker_queue(w, to);
+
+	stat_add(&q->stats.rx_local, 1);
+	if (q->mirror)
+		mirror_frame(q->mirror, f, false);
+	to->port->ops->inject(q, f);
+}
+
 static void to_local(struct worker *w, struct instance *from, struct instance *to,
 		     const struct gso_frame *f)
 {
 	stat_add(&worker_queue(w, from)->stats.tx_local, 1);
-	stat_add(&worker_queue(w, to)->stats.rx_local, 1);
-	to->port->ops->inject(worker_queue(w, to), f);
+	give(w, to, f);
 }
 
 void tx_flood(struct worker *w, uint16_t vlan, const struct instance *from,
@@ -122,8 +133,7 @@ void tx_flood(struct worker *w, uint16_t vlan, const struct instance *from,
 			continue;
 		if (from)
 			stat_add(&worker_queue(w, from)->stats.tx_local, 1);
-		stat_add(&worker_queue(w, to)->stats.rx_local, 1);
-		to->port->ops->inject(worker_queue(w, to), f);
+		give(w, to, f);
 	}
 }
 
@@ -156,6 +166,8 @@ static void forward(struct worker *w, struct instance *in, const struct gso_fram
 	if (memcmp(eth + 6, in->conf.mac, 6) ||
 	    (!in->conf.vlan && (type == 0x8100 || type == 0x88a8)))
 		goto bad;
+	if (worker_queue(w, in)->mirror)
+		mirror_frame(worker_queue(w, in)->mirror, f, true);
 	if (eth[0] & 1) {
 		tx_flood(w, in->conf.vlan, in, f);
 		to_wire(w, in, f);
