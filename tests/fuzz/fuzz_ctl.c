@@ -46,14 +46,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		const uint8_t *end = memchr(data, '\n', size);
 		size_t len = end ? (size_t)(end - data) : size;
 		char *line = malloc(len ? len : 1), *answer;
+		struct ctl_fds fds;
 
 		/* Exactly the request, so that a sanitizer sees the byte beyond. */
 		if (!line)
 			break;
 		memcpy(line, data, len);
-		answer = ctl_handle(&s.d, line, len);
+		answer = ctl_handle(&s.d, line, len, &fds);
 		free(line);
-		if (!answer)
+		if (!answer || fds.n)
 			abort();
 		check(answer);
 		data += len + !!end;

@@ -33,11 +33,13 @@
 /* Parsed answer; it must be one line. */
 static json_t *ask_n(struct daemon *d, const char *line, size_t len)
 {
-	char *text = ctl_handle(d, line, len);
+	struct ctl_fds fds = { .n = 9 };
+	char *text = ctl_handle(d, line, len, &fds);
 	json_t *ans;
 	size_t n;
 
 	assert_non_null(text);
+	assert_int_equal(fds.n, 0);
 	n = strlen(text);
 	assert_ptr_equal(strchr(text, '\n'), text + n - 1);
 	ans = json_loadb(text, n - 1, JSON_REJECT_DUPLICATES, NULL);

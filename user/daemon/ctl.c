@@ -2,9 +2,10 @@
 /*
  * ctl: the bytes around ctl_handle(): listening, clients, buffers.
  *
- * A client's memory is bounded: one line of input and one answer. As long as an
- * answer is not read, no further request is; a client that stalls like that
- * for STALL_MS loses its place as soon as another wants it. Control thread.
+ * A client's memory is bounded: one line of input and one answer, with at most
+ * CTL_MAX_FDS descriptors. As long as an answer is not read, no further request is; a
+ * client that stalls like that for STALL_MS loses its place as soon as another wants
+ * it. Control thread.
  *
  * UNIX sockets: unix(7). Replacing the socket of a dead daemon is a check and
  * then an act; a lock on the directory keeps two starting daemons apart.
@@ -36,6 +37,7 @@ struct client {
 	size_t in_len;
 	char *out; /* answer, or NULL; owned */
 	size_t out_len, out_done;
+	struct ctl_fds fds;   /* go with its first byte */
 	uint64_t progress_ms; /* CLOCK_MONOTONIC, last byte read or written */
 	bool eof;	      /* nothing more will come */
 	bool doomed;	      /* close when the answer has gone */
@@ -65,22 +67,45 @@ static uint64_t clock_ms(void)
 static void client_close(struct client *cl)
 {
 	close(cl->fd); /* leaves the epoll set with it */
+	ctl_fds_close(&cl->fds);
 	free(cl->out);
 	cl->fd = -1;
 	cl->out = NULL;
+}
+
+/* What is left of the answer, with its descriptors if they have not gone. */
+static ssize_t client_send(struct client *cl)
+{
+	struct iovec iov = { cl->out + cl->out_done, cl->out_len - cl->out_done };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	union {
+		char buf[CMSG_SPACE(CTL_MAX_FDS * sizeof(int))];
+		struct cmsghdr align;
+	} control = { { 0 } };
+	const size_t len = cl->fds.n * sizeof(int);
+
+	if (len) {
+		msg.msg_control = control.buf;
+		msg.msg_controllen = CMSG_SPACE(len);
+		control.align.cmsg_level = SOL_SOCKET;
+		control.align.cmsg_type = SCM_RIGHTS;
+		control.align.cmsg_len = CMSG_LEN(len);
+		memcpy(CMSG_DATA(&control.align), cl->fds.fd, len);
+	}
+	return sendmsg(cl->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 /* Sends what it can. Return: false: the client is gone */
 static bool client_flush(struct client *cl)
 {
 	while (cl->out && cl->out_done < cl->out_len) {
-		ssize_t n = send(cl->fd, cl->out + cl->out_done,
-				 cl->out_len - cl->out_done, MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t n = client_send(cl);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
 			return errno == EAGAIN;
+		ctl_fds_close(&cl->fds);
 		cl->out_done += (size_t)n;
 		cl->progress_ms = clock_ms();
 	}
@@ -92,7 +117,7 @@ static bool client_flush(struct client *cl)
 /* Return: false: out of memory */
 static bool client_answer(struct ctl *c, struct client *cl, const char *line, size_t len)
 {
-	cl->out = ctl_handle(c->d, line, len);
+	cl->out = ctl_handle(c->d, line, len, &cl->fds);
 	cl->out_len = cl->out ? strlen(cl->out) : 0;
 	cl->out_done = 0;
 	return cl->out;

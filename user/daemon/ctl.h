@@ -12,25 +12,40 @@
 
 #include "daemon.h"
 
-#define CTL_MAX_LINE	4096	/* bytes of a request with its newline */
-#define CTL_MAX_CLIENTS	16
+#define CTL_MAX_LINE	4096 /* bytes of a request with its newline */
+#define CTL_MAX_CLIENTS 16
+#define CTL_MAX_FDS	2 /* that come with an answer */
 
 struct ctl;
+
+/* Descriptors of an answer; they belong to whoever has the struct. */
+struct ctl_fds {
+	unsigned int n;
+	int fd[CTL_MAX_FDS];
+};
 
 /**
  * ctl_handle() - answer one request
  * @d:		the daemon
  * @line:	request, not NUL-terminated
  * @len:	bytes
+ * @fds:	set to the descriptors that are to be sent with the answer's first byte;
+ *		ctl_fds_close() is the caller's
  *
  * Commands: "version", "stats", "flows", "metrics" (Prometheus text in "text"),
- * "instance-add" ("spec", "iface"), "instance-del" ("name", "iface"), "instances".
+ * "instance-add" ("spec", "iface"), "instance-del" ("name", "iface"), "instances",
+ * "dma-log-start", "dma-log-swap", "dma-log-stop" ("instance", "iface", "owner"),
+ * "dma-log-show" ("instance", "iface"): ctl_dma.c.
  *
  * Return: answer with its newline, malloc()ed, caller frees; NULL: out of memory
  */
-char *ctl_handle(struct daemon *d, const char *line, size_t len);
+char *ctl_handle(struct daemon *d, const char *line, size_t len, struct ctl_fds *fds);
 
-/** ctl_open() - listen at @path; replaces a dead socket. Return: 0, -EADDRINUSE, -errno */
+/** ctl_fds_close() - close all; none are left */
+void ctl_fds_close(struct ctl_fds *fds);
+
+/** ctl_open() - listen at @path; replaces a dead socket. Return: 0, -EADDRINUSE, -errno
+ */
 int ctl_open(struct ctl **out, const char *path, struct daemon *d);
 
 /** ctl_fd() - epoll descriptor: readable when ctl_serve() has work */

@@ -11,9 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "conf_set.h"
-#include "ctl.h"
+#include "ctl_cmd.h"
 #include "metrics.h"
 
 #define MAX_DEPTH 4    /* of brackets; no command needs more than one */
@@ -23,12 +24,11 @@ struct command {
 	const char *name;
 	const char *members; /* what it takes beside "cmd", space-separated */
 	json_t *(*run)(struct daemon *d, const json_t *req); /* answer or NULL */
+	/* instead of run(): an answer that may bring descriptors */
+	json_t *(*run_fds)(struct daemon *d, const json_t *req, struct ctl_fds *fds);
 };
 
-/* {"ok": false, "error": TEXT}; the text may quote the request. */
-static json_t *error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-
-static json_t *error(const char *fmt, ...)
+json_t *ctl_error(const char *fmt, ...)
 {
 	char text[CONF_ERR_MAX];
 	va_list ap;
@@ -49,8 +49,7 @@ static json_t *answer(const char *key, json_t *value)
 	return value ? json_pack("{s:b, s:o}", "ok", 1, key, value) : NULL;
 }
 
-/* Optional string member, checked by check_members(). */
-static const char *member(const json_t *req, const char *key)
+const char *ctl_member(const json_t *req, const char *key)
 {
 	return json_string_value(json_object_get(req, key));
 }
@@ -194,21 +193,21 @@ static json_t *run_flows(struct daemon *d, const json_t *req)
 	return answer("flows", list);
 }
 
-/* Interface of an add or del; NULL: @err is the answer. */
-static struct iface *find_iface(struct daemon *d, const char *name, json_t **err)
+struct iface *ctl_find_iface(struct daemon *d, const char *name, json_t **err)
 {
 	struct iface *i = daemon_find_iface(d, name);
 
 	if (i)
 		return i;
-	*err = name && *name ? error("no interface %s here; \"stats\" lists them", name)
-			     : error("which interface? Add \"iface\"");
+	*err = name && *name
+		       ? ctl_error("no interface %s here; \"stats\" lists them", name)
+		       : ctl_error("which interface? Add \"iface\"");
 	return NULL;
 }
 
 static json_t *run_instance_add(struct daemon *d, const json_t *req)
 {
-	const char *spec = member(req, "spec"), *name = member(req, "iface");
+	const char *spec = ctl_member(req, "spec"), *name = ctl_member(req, "iface");
 	struct instance_conf conf;
 	char text[CONF_ERR_MAX] = "";
 	struct iface *i;
@@ -216,47 +215,51 @@ static json_t *run_instance_add(struct daemon *d, const json_t *req)
 	int ret;
 
 	if (!spec)
-		return error("no \"spec\"; want \"NAME,mac=MAC,port=tap:DEV\"");
+		return ctl_error("no \"spec\"; want \"NAME,mac=MAC,port=tap:DEV\"");
 	if (conf_parse_instance(spec, &conf, text, sizeof(text)))
-		return error("%s", text);
+		return ctl_error("%s", text);
 	if (name && *conf.iface && strcmp(name, conf.iface))
-		return error("\"iface\" says %s, \"spec\" says %s; name one", name,
-			     conf.iface);
-	i = find_iface(d, name ? name : conf.iface, &err);
+		return ctl_error("\"iface\" says %s, \"spec\" says %s; name one", name,
+				 conf.iface);
+	i = ctl_find_iface(d, name ? name : conf.iface, &err);
 	if (!i)
 		return err;
 	strcpy(conf.iface, i->name);
 	ret = iface_add_instance(i, &conf, text, sizeof(text));
 	if (ret)
-		return error("%s", *text ? text : strerror(-ret));
+		return ctl_error("%s", *text ? text : strerror(-ret));
 	return json_pack("{s:b}", "ok", 1);
 }
 
 static json_t *run_instance_del(struct daemon *d, const json_t *req)
 {
-	const char *name = member(req, "name");
+	const char *name = ctl_member(req, "name");
 	struct iface *i;
 	json_t *err;
 
 	if (!name)
-		return error("no \"name\"; \"instances\" lists them");
-	i = find_iface(d, member(req, "iface"), &err);
+		return ctl_error("no \"name\"; \"instances\" lists them");
+	i = ctl_find_iface(d, ctl_member(req, "iface"), &err);
 	if (!i)
 		return err;
 	if (iface_del_instance(i, name))
-		return error("no instance %s on %s; \"instances\" lists them", name,
-			     i->name);
+		return ctl_error("no instance %s on %s; \"instances\" lists them", name,
+				 i->name);
 	return json_pack("{s:b}", "ok", 1);
 }
 
 static const struct command commands[] = {
-	{ "version", "", run_version },
-	{ "stats", "", run_stats },
-	{ "flows", "", run_flows },
-	{ "metrics", "", run_metrics },
-	{ "instances", "", run_instances },
-	{ "instance-add", "spec iface", run_instance_add },
-	{ "instance-del", "name iface", run_instance_del },
+	{ "version", "", run_version, NULL },
+	{ "stats", "", run_stats, NULL },
+	{ "flows", "", run_flows, NULL },
+	{ "metrics", "", run_metrics, NULL },
+	{ "instances", "", run_instances, NULL },
+	{ "instance-add", "spec iface", run_instance_add, NULL },
+	{ "instance-del", "name iface", run_instance_del, NULL },
+	{ "dma-log-start", "instance iface owner", NULL, ctl_dma_start },
+	{ "dma-log-swap", "instance iface owner", NULL, ctl_dma_swap },
+	{ "dma-log-stop", "instance iface owner", NULL, ctl_dma_stop },
+	{ "dma-log-show", "instance iface", ctl_dma_show, NULL },
 };
 
 /* ---- requests --------------------------------------------------------------- */
@@ -301,15 +304,15 @@ static json_t *check_members(const struct command *c, json_t *req)
 	json_object_foreach(req, key, value)
 	{
 		if (!json_is_string(value))
-			return error("\"%s\" is not a string", key);
+			return ctl_error("\"%s\" is not a string", key);
 		if (strcmp(key, "cmd") && !in_list(c->members, key))
-			return error("%s does not take \"%s\"%s%s", c->name, key,
-				     *c->members ? "; it takes: " : "", c->members);
+			return ctl_error("%s does not take \"%s\"%s%s", c->name, key,
+					 *c->members ? "; it takes: " : "", c->members);
 	}
 	return NULL;
 }
 
-static json_t *run(struct daemon *d, json_t *req)
+static json_t *run(struct daemon *d, json_t *req, struct ctl_fds *fds)
 {
 	const json_t *cmd = json_object_get(req, "cmd");
 	const char *name = json_string_value(cmd);
@@ -317,45 +320,55 @@ static json_t *run(struct daemon *d, json_t *req)
 	json_t *err;
 
 	if (!json_is_object(req))
-		return error("not an object; want {\"cmd\": NAME, ...}");
+		return ctl_error("not an object; want {\"cmd\": NAME, ...}");
 	if (!name)
-		return error("no \"cmd\"; want {\"cmd\": NAME, ...}");
+		return ctl_error("no \"cmd\"; want {\"cmd\": NAME, ...}");
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
 		if (!strcmp(commands[i].name, name)) {
 			err = check_members(&commands[i], req);
-			return err ? err : commands[i].run(d, req);
+			if (err)
+				return err;
+			return commands[i].run ? commands[i].run(d, req)
+					       : commands[i].run_fds(d, req, fds);
 		}
 		snprintf(known + strlen(known), sizeof(known) - strlen(known), "%s%s",
 			 i ? ", " : "", commands[i].name);
 	}
-	return error("unknown command \"%.64s\"; known are: %s", name, known);
+	return ctl_error("unknown command \"%.64s\"; known are: %s", name, known);
 }
 
-char *ctl_handle(struct daemon *d, const char *line, size_t len)
+void ctl_fds_close(struct ctl_fds *fds)
+{
+	while (fds->n)
+		close(fds->fd[--fds->n]);
+}
+
+char *ctl_handle(struct daemon *d, const char *line, size_t len, struct ctl_fds *fds)
 {
 	json_t *req = NULL, *ans;
 	json_error_t why;
 	char *out = NULL;
 	size_t n;
 
+	fds->n = 0;
 	if (len > CTL_MAX_LINE) {
-		ans = error("request longer than %d bytes", CTL_MAX_LINE);
+		ans = ctl_error("request longer than %d bytes", CTL_MAX_LINE);
 	} else if (too_deep(line, len)) {
-		ans = error("nested deeper than %d", MAX_DEPTH);
+		ans = ctl_error("nested deeper than %d", MAX_DEPTH);
 	} else {
 		req = json_loadb(line, len, JSON_REJECT_DUPLICATES, &why);
-		ans = req ? run(d, req)
-			  : error("not JSON, at byte %d: %s", why.position, why.text);
+		ans = req ? run(d, req, fds)
+			  : ctl_error("not JSON, at byte %d: %s", why.position, why.text);
 	}
 	json_decref(req);
-	if (!ans)
-		return NULL;
-	n = json_dumpb(ans, NULL, 0, JSON_COMPACT);
+	n = ans ? json_dumpb(ans, NULL, 0, JSON_COMPACT) : 0;
 	if (n)
 		out = malloc(n + 2);
 	if (out) {
 		json_dumpb(ans, out, n, JSON_COMPACT);
 		memcpy(out + n, "\n", 2);
+	} else {
+		ctl_fds_close(fds);
 	}
 	json_decref(ans);
 	return out;

@@ -28,9 +28,6 @@
 
 #include "dma_log.h"
 
-/* Guest addresses have at most 52 bits on any CPU. */
-#define MAX_PAGES (1ULL << (52 - DMA_LOG_PAGE_SHIFT))
-
 static void count(uint64_t *counter, uint64_t n)
 {
 	__atomic_fetch_add(counter, n, __ATOMIC_RELAXED);
@@ -47,7 +44,11 @@ static void mark(struct dma_log *log, const struct dma_log_map *m, uint64_t gpa,
 	last = (len - 1 > UINT64_MAX - gpa ? UINT64_MAX : gpa + len - 1) >>
 	       DMA_LOG_PAGE_SHIFT;
 	if (last >= m->bits) {
-		count(&log->beyond, last - (first > m->bits ? first : m->bits) + 1);
+		uint64_t n = last - (first > m->bits ? first : m->bits) + 1;
+
+		count(&log->beyond, n);
+		if (settled)
+			count(&log->pair_beyond, n);
 		if (first >= m->bits)
 			return;
 		last = m->bits - 1;
@@ -162,7 +163,7 @@ int dma_log_enable_pair(struct dma_log *log, uint64_t pages,
 {
 	if (log->pair)
 		return -EALREADY;
-	if (!pages || pages > MAX_PAGES)
+	if (!pages || pages > DMA_LOG_MAX_PAGES)
 		return -EINVAL;
 	for (unsigned int i = 0; i < 2; i++) {
 		int err = make_bitmap(pages, &log->pair_map[i], &log->pair_fd[i]);
@@ -172,6 +173,8 @@ int dma_log_enable_pair(struct dma_log *log, uint64_t pages,
 			return err;
 		}
 	}
+	__atomic_store_n(&log->pair_beyond, 0, __ATOMIC_RELAXED);
+	log->pair_owner[0] = '\0';
 	publish(log, &log->pair, &log->pair_map[0], grace);
 	return 0;
 }
@@ -184,15 +187,47 @@ void dma_log_disable_pair(struct dma_log *log, const struct dma_log_grace *grace
 	free_pair(log);
 }
 
+int dma_log_active(const struct dma_log *log)
+{
+	return log->pair ? log->pair == &log->pair_map[1] : -ENOENT;
+}
+
 int dma_log_swap(struct dma_log *log, const struct dma_log_grace *grace)
 {
-	unsigned int old;
+	int old = dma_log_active(log);
 
-	if (!log->pair)
-		return -ENOENT;
-	old = log->pair == &log->pair_map[1];
-	publish(log, &log->pair, &log->pair_map[!old], grace);
-	return (int)old;
+	if (old >= 0)
+		publish(log, &log->pair, &log->pair_map[!old], grace);
+	return old;
+}
+
+static uint64_t count_bits(const uint8_t *p, uint64_t len)
+{
+	uint64_t n = 0;
+
+	for (uint64_t i = 0; i < len; i += sizeof(n))
+		n += (unsigned int)__builtin_popcountll(__atomic_load_n(
+			(const uint64_t *)(const void *)(p + i), __ATOMIC_RELAXED));
+	return n;
+}
+
+/* Reading a hole would fill it with memory, and there may be far more of them. */
+uint64_t dma_log_dirty(const struct dma_log *log, unsigned int i)
+{
+	const struct dma_log_map *m = &log->pair_map[i];
+	off_t from = 0, to;
+	uint64_t n = 0;
+
+	if (!m->base)
+		return 0;
+	while ((from = lseek(log->pair_fd[i], from, SEEK_DATA)) >= 0) {
+		to = lseek(log->pair_fd[i], from, SEEK_HOLE);
+		if (to <= from)
+			break;
+		n += count_bits(m->base + from, (uint64_t)(to - from));
+		from = to;
+	}
+	return n;
 }
 
 void dma_log_fini(struct dma_log *log)

@@ -27,6 +27,9 @@
 #include <stdint.h>
 
 #define DMA_LOG_PAGE_SHIFT 12
+/* Guest addresses have at most 52 bits on any CPU. */
+#define DMA_LOG_MAX_PAGES (1ULL << (52 - DMA_LOG_PAGE_SHIFT))
+#define DMA_LOG_OWNER_MAX 64
 
 struct dma_log_map {
 	uint8_t *base;
@@ -39,9 +42,11 @@ struct dma_log {
 	struct dma_log_map *pair;  /* atomic: one of pair_map[], NULL: not set */
 	uint64_t marked;	   /* pages marked, repeatedly or not; atomic */
 	uint64_t beyond;	   /* pages outside a sink; atomic */
+	uint64_t pair_beyond; /* of those, the pair's, since it was enabled; atomic */
 	/* Control thread: */
 	struct dma_log_map front_map[2], pair_map[2];
-	int pair_fd[2]; /* memfds, -1 */
+	int pair_fd[2];			    /* memfds, -1 */
+	char pair_owner[DMA_LOG_OWNER_MAX]; /* who may swap the pair; "": anyone */
 };
 
 /* Returns when each worker has passed a point between two bursts; what it did before is
@@ -90,6 +95,16 @@ void dma_log_disable_pair(struct dma_log *log, const struct dma_log_grace *grace
  * -ENOENT: no pair
  */
 int dma_log_swap(struct dma_log *log, const struct dma_log_grace *grace);
+
+/** dma_log_active() - which of log->pair_fd[] is marked in now, -ENOENT: no pair. Control
+ * thread */
+int dma_log_active(const struct dma_log *log);
+
+/**
+ * dma_log_dirty() - pages that are marked in bitmap @i of the pair, which may be in use
+ * Only what was ever marked costs time. Return: pages; 0: no pair. Control thread
+ */
+uint64_t dma_log_dirty(const struct dma_log *log, unsigned int i);
 
 /** dma_log_mark_front() - only in the front end's log; see dma_log_mark() */
 void dma_log_mark_front(struct dma_log *log, uint64_t gpa, uint64_t len);
