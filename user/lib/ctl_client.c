@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,8 +100,54 @@ static int send_all(int fd, const char *p, size_t len, int64_t deadline)
 	return 0;
 }
 
-/* Read up to the first newline. Return: 0 and a malloc()ed string, or -errno */
-static int recv_line(int fd, int64_t deadline, char **out)
+struct fd_list {
+	int *fd; /* [max] */
+	unsigned int max, n;
+	bool lost; /* more came */
+};
+
+/* As recv(), with descriptors. */
+static ssize_t recv_fds(int fd, void *buf, size_t len, struct fd_list *l)
+{
+	struct iovec iov = { buf, len };
+	union {
+		char buf[CMSG_SPACE(GHOSTNIC_MAX_FDS * sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = &control,
+		.msg_controllen = sizeof(control),
+	};
+	ssize_t got = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC);
+
+	if (got < 0)
+		return got;
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
+		size_t k = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t i = 0; i < k; i++) {
+			int f;
+
+			memcpy(&f, CMSG_DATA(c) + i * sizeof(int), sizeof(f));
+			if (l->n < l->max) {
+				l->fd[l->n++] = f;
+			} else {
+				close(f);
+				l->lost = true;
+			}
+		}
+	}
+	l->lost |= !!(msg.msg_flags & MSG_CTRUNC);
+	return got;
+}
+
+/* Read up to the first newline. @l: NULL: descriptors are not wanted, and the kernel
+ * drops them. Return: 0 and a malloc()ed string, or -errno */
+static int recv_line(int fd, int64_t deadline, char **out, struct fd_list *l)
 {
 	size_t len = 0, room = 0;
 	char *buf = NULL, *end;
@@ -123,7 +170,11 @@ static int recv_line(int fd, int64_t deadline, char **out)
 			buf = b;
 			room = want;
 		}
-		n = recv(fd, buf + len, room - len - 1, 0);
+		n = l ? recv_fds(fd, buf + len, room - len - 1, l)
+		      : recv(fd, buf + len, room - len - 1, 0);
+		err = -EMSGSIZE;
+		if (n >= 0 && l && l->lost)
+			goto fail;
 		if (n > 0) {
 			end = memchr(buf + len, '\n', (size_t)n);
 			len += (size_t)n;
@@ -158,14 +209,14 @@ const char *ghostnic_socket(const char *path)
 	return path && *path ? path : GHOSTNIC_SOCKET;
 }
 
-int ghostnic_request(const char *path, const char *request, int timeout_ms,
-		     char **answer)
+static int request(const char *path, const char *text, int timeout_ms, char **answer,
+		   struct fd_list *l)
 {
-	size_t len = strlen(request);
+	size_t len = strlen(text);
 	int64_t deadline;
 	int fd, err;
 
-	if (strchr(request, '\n'))
+	if (strchr(text, '\n'))
 		return -EINVAL;
 	if (len + 1 > GHOSTNIC_MAX_REQUEST)
 		return -EMSGSIZE;
@@ -173,11 +224,35 @@ int ghostnic_request(const char *path, const char *request, int timeout_ms,
 	fd = open_socket(ghostnic_socket(path), deadline);
 	if (fd < 0)
 		return fd;
-	err = send_all(fd, request, len, deadline);
+	err = send_all(fd, text, len, deadline);
 	if (!err)
 		err = send_all(fd, "\n", 1, deadline);
 	if (!err)
-		err = recv_line(fd, deadline, answer);
+		err = recv_line(fd, deadline, answer, l);
 	close(fd);
 	return err;
+}
+
+int ghostnic_request(const char *path, const char *text, int timeout_ms, char **answer)
+{
+	return request(path, text, timeout_ms, answer, NULL);
+}
+
+int ghostnic_request_fds(const char *path, const char *text, int timeout_ms,
+			 char **answer, int *fds, unsigned int max, unsigned int *nfds)
+{
+	int got[GHOSTNIC_MAX_FDS];
+	struct fd_list l = { .fd = got };
+	int err;
+
+	l.max = max < GHOSTNIC_MAX_FDS ? max : GHOSTNIC_MAX_FDS;
+	err = request(path, text, timeout_ms, answer, &l);
+	if (err) {
+		while (l.n)
+			close(got[--l.n]);
+		return err;
+	}
+	memcpy(fds, got, l.n * sizeof(int));
+	*nfds = l.n;
+	return 0;
 }

@@ -26,6 +26,7 @@ extern "C" {
 #define GHOSTNIC_MAX_REQUEST	4096		/* bytes with the newline */
 #define GHOSTNIC_MAX_ANSWER	(16u << 20)	/* bytes with the newline */
 #define GHOSTNIC_TIMEOUT_MS	5000
+#define GHOSTNIC_MAX_FDS	2		/* descriptors of any answer */
 
 /**
  * ghostnic_socket() - path of the daemon's control socket
@@ -53,6 +54,16 @@ const char *ghostnic_socket(const char *path);
  */
 int ghostnic_request(const char *path, const char *request, int timeout_ms,
 		     char **answer);
+
+/**
+ * ghostnic_request_fds() - the same for answers that bring descriptors
+ * @fds:	[@max] set on success to what came, close-on-exec; the caller closes them
+ * @nfds:	set on success to their number
+ *
+ * Return: as ghostnic_request(); -EMSGSIZE also: more than @max came
+ */
+int ghostnic_request_fds(const char *path, const char *request, int timeout_ms,
+			 char **answer, int *fds, unsigned int max, unsigned int *nfds);
 
 /*
  * The client of a shared-memory port (port=shm:SOCKET), and of a capture.
