@@ -21,14 +21,15 @@
 #define TCP_TS_LEN	12	/* bytes of options: timestamps and their padding */
 
 /*
- * Return: true if @m, all but its magic, is filled; false: nothing is known
+ * Return: true if f->meta is filled; false: nothing is known
  */
 static __always_inline bool describe_next(const struct frame *f, const struct gn_config *conf,
-					  const struct gn_instance *in, struct gn_meta *m)
+					  const struct gn_instance *in)
 {
+	struct gn_meta *m = f->meta;
 	void *ip = f->data + ETH_HLEN, *tcp = ip + IPV4_LEN, *opt = tcp + TCP_LEN;
-	__u64 ports, addrs, w0, w1, wopt, sum, pseudo, diff;
-	__u32 w2, frag, tail, len, l4_len, t;
+	__u64 ports, addrs, w1, wopt, sum, pseudo, diff;
+	__u32 frag, tail, len, l4_len, t;
 	const struct slot *s;
 	__u32 flow, index;
 	__u16 flags;
@@ -46,11 +47,9 @@ static __always_inline bool describe_next(const struct frame *f, const struct gn
 		return false;
 
 	/* The words, and the sums of everything on the way. */
-	w0 = LOAD64(tcp);
 	w1 = LOAD64(tcp + 8);
-	w2 = LOAD32(tcp + 16);
 	frag = LOAD16(ip + 6);
-	sum = sum64(w0) + sum64(w1) + w2;
+	sum = SUM64(tcp) + SUM64(tcp + 8) + LOAD32(tcp + 16);
 	tail = 0;
 	diff = 0;
 	if (likely(l4_len == TCP_LEN + TCP_TS_LEN)) {
@@ -58,7 +57,7 @@ static __always_inline bool describe_next(const struct frame *f, const struct gn
 			return false;
 		wopt = LOAD64(opt);
 		tail = LOAD32(opt + 8);
-		sum += sum64(wopt) + tail;
+		sum += SUM64(opt) + tail;
 		diff = s->w.tcp[1] ^ wopt;
 	} else if (l4_len != TCP_LEN) {
 		return false;
@@ -70,8 +69,8 @@ static __always_inline bool describe_next(const struct frame *f, const struct gn
 	diff |= s->w.tcp[0] ^ (w1 & ~bpf_cpu_to_be64(TCP_WORD_FREE));
 
 	len = bpf_ntohs(LOAD16(ip + 2));
-	pseudo = sum64(addrs);
-	if (sum_fold(sum64(LOAD64(ip)) + LOAD32(ip + 8) + pseudo) != 0xffff)
+	pseudo = SUM64(ip + 12);
+	if (sum_fold(SUM64(ip) + LOAD32(ip + 8) + pseudo) != 0xffff)
 		return false;
 	if (len <= IPV4_LEN + l4_len || len > f->len - ETH_HLEN)
 		return false;
@@ -85,6 +84,7 @@ static __always_inline bool describe_next(const struct frame *f, const struct gn
 	if (diff || t & TCP_CWR || !(in->flags & GN_INSTANCE_TSO4))
 		return false;
 
+	m->magic = GN_META_MAGIC;
 	m->instance = in->id;
 	m->flow = flow;
 	m->key = s->run;

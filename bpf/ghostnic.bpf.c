@@ -60,9 +60,10 @@ static __always_inline bool find_instance(const struct frame *f, struct cpu *c,
 }
 
 /* What a segment may do to its flow's chain (rules 1 to 3 of GRO). May set w->why. */
-static __always_inline enum gn_class classify(struct work *w, const struct gn_instance *in)
+static __always_inline enum gn_class classify(const struct gn_meta *m, struct work *w,
+					      const struct gn_instance *in)
 {
-	__u32 flags = w->meta.flags, t = w->tcp_flags, takes = GN_INSTANCE_USO;
+	__u32 flags = m->flags, t = w->tcp_flags, takes = GN_INSTANCE_USO;
 
 	if (flags & GN_F_TCP) {
 		takes = flags & GN_F_IPV6 ? GN_INSTANCE_TSO6 : GN_INSTANCE_TSO4;
@@ -70,12 +71,12 @@ static __always_inline enum gn_class classify(struct work *w, const struct gn_in
 		    (t & TCP_CWR && t & (TCP_PSH | TCP_FIN))) {
 			if (!w->why)
 				w->why = GN_CNT_ALONE_TCP_FLAGS;
-		} else if (!w->meta.payload_len) {
+		} else if (!m->payload_len) {
 			if (!w->why)
 				w->why = GN_CNT_ALONE_TCP_EMPTY;
 		}
 	}
-	if (w->why || !w->meta.payload_len || !(in->flags & takes))
+	if (w->why || !m->payload_len || !(in->flags & takes))
 		return GN_CLASS_ALONE;
 	if (t & TCP_CWR)
 		return GN_CLASS_START;
@@ -84,33 +85,28 @@ static __always_inline enum gn_class classify(struct work *w, const struct gn_in
 	return GN_CLASS_CONTINUE;
 }
 
-/* Parse @f and fill @m, all but the magic. */
+/* Parse @f and fill f->meta. */
 static __always_inline void describe(struct frame *f, struct cpu *c,
 				     const struct gn_config *conf,
-				     const struct gn_instance *in, struct gn_meta *m)
+				     const struct gn_instance *in)
 {
+	struct gn_meta *m = f->meta;
 	struct work *w = &c->work;
-	enum parsed got = parse_l3(f, w);
 	enum gn_class class;
+	enum parsed got;
 	struct slot *s;
 	__u32 index;
 
-	*m = (struct gn_meta){ .instance = in->id, .class = GN_CLASS_ALONE };
+	*m = (struct gn_meta){ .magic = GN_META_MAGIC, .instance = in->id,
+			       .class = GN_CLASS_ALONE };
+	got = parse_l3(f, w);
 	if (got == PARSED_NOTHING)
 		return;
 	w->id.w.tuple[0] = IDENT_PORTS(LOAD32(f->l4), in->id, f->proto, w->flags);
 	m->flow = ident_flow(&w->id, conf);
 	if (got != PARSED_ALL)
 		return;
-	m->seq = w->meta.seq;
-	m->ip_id = w->meta.ip_id;
-	m->payload_len = w->meta.payload_len;
-	m->payload_sum = w->meta.payload_sum;
-	m->flags = w->meta.flags;
-	m->l3_off = w->meta.l3_off;
-	m->l4_off = w->meta.l4_off;
-	m->l4_len = w->meta.l4_len;
-	class = classify(w, in);
+	class = classify(m, w, in);
 	if (class == GN_CLASS_ALONE)
 		return;
 	index = m->flow % IDENT_SLOTS;
@@ -123,8 +119,58 @@ static __always_inline void describe(struct frame *f, struct cpu *c,
 	m->key = s->run;
 }
 
-/* By field: the compiler has them in registers, not in memory. */
-static __always_inline void store_meta(struct gn_meta *dst, const struct gn_meta *m, __u16 magic)
+/*
+ * Nothing stands in the metadata area, and the driver has one. What a program before
+ * us put there is left alone: its reader knows it by its place.
+ */
+static __always_inline bool area_is_free(const struct xdp_md *ctx)
+{
+	return ctx->data_meta == ctx->data;
+}
+
+static __always_inline bool put_tag(struct xdp_md *ctx, __u16 magic, __u32 seq)
+{
+	struct gn_tag *tag;
+
+	if (!area_is_free(ctx) || bpf_xdp_adjust_meta(ctx, -(int)sizeof(*tag)))
+		return false;
+	tag = (void *)(long)ctx->data_meta;
+	if ((void *)(tag + 1) > (void *)(long)ctx->data)
+		return false;
+	tag->magic = magic;
+	tag->pad = 0;
+	tag->seq = seq;
+	return true;
+}
+
+static __always_inline struct gn_stream *stream_of(const struct xdp_md *ctx, __u32 conf)
+{
+	__u32 queue = ctx->rx_queue_index;
+
+	if ((conf & (GN_CONFIG_STREAM | GN_CONFIG_INBAND)) != GN_CONFIG_STREAM)
+		return NULL;
+	return bpf_map_lookup_elem(&stream, &queue);
+}
+
+/* The next record of the queue's stream, with a tag that names it. NULL: there is none. */
+static __always_inline struct gn_meta *take_record(struct xdp_md *ctx, __u32 conf)
+{
+	struct gn_stream *s = stream_of(ctx, conf);
+	__u32 seq;
+
+	if (unlikely(!s))
+		return NULL;
+	seq = s->prod + s->gap;
+	if (seq - *(volatile __u32 *)&s->cons >= GN_STREAM_SIZE ||
+	    !put_tag(ctx, GN_META_MAGIC_STREAM, seq))
+		return NULL;
+	s->gap = 0;
+	s->prod = seq + 1;
+	return &s->rec[seq % GN_STREAM_SIZE];
+}
+
+/* By field, as it was written: a load wider than a store still on its way stalls. */
+static __always_inline void copy_meta(struct gn_meta *dst, const struct gn_meta *m, __u16 magic)
 {
 	dst->magic = magic;
 	dst->instance = m->instance;
@@ -141,16 +187,21 @@ static __always_inline void store_meta(struct gn_meta *dst, const struct gn_meta
 	dst->class = m->class;
 }
 
-/*
- * Nothing stands in the metadata area, and the driver has one. What a program before
- * us put there is left alone: its reader knows it by its place.
- */
-static __always_inline bool meta_is_free(const struct xdp_md *ctx)
+/* @m into the metadata area. Return: false if there is no room */
+static __always_inline bool put_front(struct xdp_md *ctx, const struct gn_meta *m)
 {
-	return ctx->data_meta == ctx->data;
+	struct gn_meta *dst;
+
+	if (!area_is_free(ctx) || bpf_xdp_adjust_meta(ctx, -GN_META_SIZE))
+		return false;
+	dst = (void *)(long)ctx->data_meta;
+	if ((void *)(dst + 1) > (void *)(long)ctx->data)
+		return false;
+	copy_meta(dst, m, GN_META_MAGIC);
+	return true;
 }
 
-/* The first bytes of the frame. Return: false if there is no headroom */
+/* @m before the first byte of the frame. Return: false if there is no headroom */
 static __always_inline bool put_inband(struct xdp_md *ctx, const struct gn_meta *m)
 {
 	struct gn_meta *dst;
@@ -160,73 +211,29 @@ static __always_inline bool put_inband(struct xdp_md *ctx, const struct gn_meta 
 	dst = (void *)(long)ctx->data;
 	if ((void *)(dst + 1) > (void *)(long)ctx->data_end)
 		return false;
-	store_meta(dst, m, GN_META_MAGIC_INBAND);
+	copy_meta(dst, m, GN_META_MAGIC_INBAND);
 	return true;
 }
 
-/* The metadata area: the GN_META_SIZE bytes that end where the frame begins. */
-static __always_inline bool put_meta(struct xdp_md *ctx, const struct gn_meta *m)
+/* Where there was no record: into the metadata area, or, last, into the frame. */
+static __always_inline bool put_meta(struct xdp_md *ctx, const struct gn_meta *m, __u32 conf,
+				     struct gn_counters *cnt)
 {
-	struct gn_meta *dst;
+	struct gn_stream *s = stream_of(ctx, conf);
 
-	if (!meta_is_free(ctx) || bpf_xdp_adjust_meta(ctx, -GN_META_SIZE))
-		return false;
-	dst = (void *)(long)ctx->data_meta;
-	if ((void *)(dst + 1) > (void *)(long)ctx->data)
-		return false;
-	store_meta(dst, m, GN_META_MAGIC);
-	return true;
-}
-
-static __always_inline bool put_tag(struct xdp_md *ctx, __u16 magic, __u32 seq)
-{
-	struct gn_tag *tag;
-
-	if (!meta_is_free(ctx) || bpf_xdp_adjust_meta(ctx, -(int)sizeof(*tag)))
-		return false;
-	tag = (void *)(long)ctx->data_meta;
-	if ((void *)(tag + 1) > (void *)(long)ctx->data)
-		return false;
-	tag->magic = magic;
-	tag->pad = 0;
-	tag->seq = seq;
-	return true;
-}
-
-/* The next record of the queue's stream, and a tag that names it. */
-static __always_inline bool put_record(struct xdp_md *ctx, const struct gn_meta *m, struct gn_stream *s)
-{
-	__u32 seq = s->prod + s->gap;
-
-	if (seq - *(volatile __u32 *)&s->cons >= GN_STREAM_SIZE ||
-	    !put_tag(ctx, GN_META_MAGIC_STREAM, seq))
-		return false;
-	store_meta(&s->rec[seq % GN_STREAM_SIZE], m, GN_META_MAGIC);
-	s->gap = 0;
-	s->prod = seq + 1;
-	return true;
-}
-
-/* Wherever there is room for it. Return: which counter tells where, if one does; DROP_META: nowhere */
-static __always_inline enum gn_counter put(struct xdp_md *ctx, const struct gn_meta *m, __u32 conf)
-{
-	__u32 queue = ctx->rx_queue_index;
-	struct gn_stream *s = NULL;
-
-	if (likely((conf & (GN_CONFIG_STREAM | GN_CONFIG_INBAND)) == GN_CONFIG_STREAM))
-		s = bpf_map_lookup_elem(&stream, &queue);
-	if (likely(s)) {
-		if (likely(put_record(ctx, m, s)))
-			return GN_CNT_RX;
+	/* Of a frame without a tag, the stream's reader must not think that it has one. */
+	if (s)
 		s->gap = GN_STREAM_GAP;
-	} else if (!(conf & GN_CONFIG_INBAND) && put_meta(ctx, m)) {
-		return GN_CNT_RX;
+	else if (!(conf & GN_CONFIG_INBAND) && put_front(ctx, m))
+		return true;
+	if (!put_inband(ctx, m)) {
+		count(cnt, GN_CNT_DROP_META);
+		return false;
 	}
-	if (!put_inband(ctx, m))
-		return GN_CNT_DROP_META;
 	if (s)
 		put_tag(ctx, GN_META_MAGIC_FULL, s->prod);
-	return GN_CNT_INBAND;
+	count(cnt, GN_CNT_INBAND);
+	return true;
 }
 
 SEC("xdp.frags")
@@ -238,11 +245,10 @@ int ghostnic(struct xdp_md *ctx)
 	};
 	const struct gn_config *conf;
 	struct gn_counters *cnt;
-	enum gn_counter where;
 	struct gn_instance in;
 	__u32 zero = 0;
-	struct gn_meta m;
 	struct cpu *c;
+	struct gn_meta *rec;
 
 	cnt = bpf_map_lookup_elem(&counters, &zero);
 	conf = bpf_map_lookup_elem(&config, &zero);
@@ -282,21 +288,22 @@ int ghostnic(struct xdp_md *ctx)
 		return XDP_PASS;
 	}
 
-	/* What is it? */
-	c->work.why = GN_CNT_RX;
-	if (!describe_next(&f, conf, &in, &m))
-		describe(&f, c, conf, &in, &m);
+	/* What is it? If there is a record for that, it is written there at once. */
+	rec = take_record(ctx, conf->flags);
+	f.meta = rec ? rec : &c->meta;
+	f.data = (void *)(long)ctx->data;
+	f.end = (void *)(long)ctx->data_end;
+	if (f.data + ETH_HLEN > f.end)
+		return XDP_PASS;	/* never; the verifier has to be told again */
+	if (!describe_next(&f, conf, &in))
+		describe(&f, c, conf, &in);
 
-	/* Say so. */
-	where = put(ctx, &m, conf->flags);
-	if (unlikely(where)) {
-		cnt->v[where]++;
-		if (where == GN_CNT_DROP_META)
-			return XDP_DROP;
-	}
+	/* Else there is room elsewhere. */
+	if (unlikely(!rec) && !put_meta(ctx, f.meta, conf->flags, cnt))
+		return XDP_DROP;
 	count(cnt, GN_CNT_REDIRECT);
 	cnt->v[GN_CNT_REDIRECT_BYTES] += f.len;
-	if (m.class == GN_CLASS_ALONE) {
+	if (f.meta->class == GN_CLASS_ALONE) {
 		count(cnt, GN_CNT_ALONE);
 		count_detail(cnt, c->work.why);
 	}

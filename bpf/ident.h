@@ -37,6 +37,9 @@
 
 #include "offload_shared.h"
 
+#define likely(x)	__builtin_expect(!!(x), 1)
+#define unlikely(x)	__builtin_expect(!!(x), 0)
+
 #define IDENT_SLOTS	2048	/* per CPU, a power of two */
 #define IDENT_TUPLE_V6	3
 #define IDENT_TCP_MAX	6
@@ -93,40 +96,35 @@ struct slot {
 	struct ident_words w;
 };
 
-static __always_inline __u64 ident_mix(__u64 h, __u64 word, __u64 key)
+static __always_inline __u64 ident_mix(__u64 h, __u64 word, const struct gn_config *conf)
 {
-	h = (h ^ word) * (key | 1);
-	return h ^ h >> 32;
+	return (h ^ h >> 32 ^ word) * (conf->hash_key[1] | 1);
 }
 
-/* Not 0. */
-static __always_inline __u32 ident_flow_end(__u64 h, const struct gn_config *conf)
+/* The ports do not wait for the addresses. Return: not 0 */
+static __always_inline __u32 ident_flow_end(__u64 h, __u64 ports, const struct gn_config *conf)
 {
-	__u32 flow = h * (conf->hash_key[0] | 1) >> 32;
+	__u32 flow;
 
-	return flow ? flow : 1;
+	h += (ports ^ conf->hash_key[1]) * (conf->hash_key[0] | 1);
+	flow = ident_mix(h, 0, conf) >> 32;
+	return likely(flow) ? flow : 1;
 }
 
 /* Of IPv4, whose tuple is all of it. */
 static __always_inline __u32 ident_flow4(__u64 ports, __u64 addrs, const struct gn_config *conf)
 {
-	__u64 h = ident_mix(conf->hash_key[0], ports, conf->hash_key[1]);
-
-	return ident_flow_end(ident_mix(h, addrs, conf->hash_key[1]), conf);
+	return ident_flow_end(ident_mix(conf->hash_key[0], addrs, conf), ports, conf);
 }
 
 static __always_inline __u32 ident_flow(const struct ident *id, const struct gn_config *conf)
 {
-	const __u64 *key = conf->hash_key;
-	__u64 h;
+	__u64 h = ident_mix(conf->hash_key[0], id->w.tuple[1], conf);
 
-	if (!id->ntuple6)
-		return ident_flow4(id->w.tuple[0], id->w.tuple[1], conf);
-	h = ident_mix(key[0], id->w.tuple[0], key[1]);
-	h = ident_mix(h, id->w.tuple[1], key[1]);
-	for (__u32 i = 0; i < IDENT_TUPLE_V6; i++)
-		h = ident_mix(h, id->w.tuple6[i], key[1]);
-	return ident_flow_end(h, conf);
+	if (id->ntuple6)
+		for (__u32 i = 0; i < IDENT_TUPLE_V6; i++)
+			h = ident_mix(h, id->w.tuple6[i], conf);
+	return ident_flow_end(h, id->w.tuple[0], conf);
 }
 
 /*

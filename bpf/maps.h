@@ -70,6 +70,7 @@ struct known {
 /* What a CPU keeps to itself. */
 struct cpu {
 	struct work work;	/* of one frame: too much to clear on the stack each time */
+	struct gn_meta meta;	/* likewise, on its way into the frame */
 	__u64 runs;		/* started so far (ident.h) */
 	struct known known[1 << KNOWN_BITS];
 };

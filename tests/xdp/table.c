@@ -18,7 +18,8 @@ static const uint8_t ext_frag8[8] = { 0, 0, 0, 8, 1, 2, 3, 4 };
 static const uint8_t ext_hop_frag[16] = { 44, 0, 1, 4, 0, 0, 0, 0, 0, 0, 0, 1 };
 static const uint8_t ext_mixed[48] = { [0] = 43, [8] = 60, [9] = 2, [32] = 0, [33] = 1 };
 
-/* clang-format off: a line each */
+/* A line each. */
+/* clang-format off */
 const struct table_row table[] = {
 #define CONT	GN_CLASS_CONTINUE
 #define CLOSE	GN_CLASS_CLOSE
