@@ -151,8 +151,10 @@ static void test_pair(void **state)
 /* ---- a ring ---------------------------------------------------------------------- */
 
 #define SLOTS	 16U
-#define SLOT_LEN 0x6000U	 /* bytes of guest memory for each chain's buffers */
-#define LOG_GPA	 0x3000000000ULL /* in no region */
+#define SLOT_LEN 0x6000U /* bytes of guest memory for each chain's buffers */
+#define USED_AT	 (GUEST_RING + 0x8ffc) /* the index in one page, the entries in the next \
+					*/
+#define LOG_GPA	 0x3000000ffcULL       /* in no region; as far into its page */
 #define LOG_SIZE ((LOG_GPA >> 12) / 8 + 4096)
 
 struct shadow {
@@ -256,6 +258,8 @@ static void run_ring(const struct vring_conf *conf)
 
 	guest_init(&g, false);
 	driver_init(&d, &g, conf);
+	if (!conf->packed)
+		d.used = USED_AT;
 	c = driver_conf(&d);
 	for (unsigned int i = 0; i < GUEST_REGIONS; i++) {
 		s.copy[i] = malloc(g.region[i].size);
@@ -292,8 +296,12 @@ static void run_ring(const struct vring_conf *conf)
 			n += bit(front, p);
 		assert_int_equal(!!n, conf->packed && log_used);
 		n = 0;
-		for (uint64_t p = used; p < used + 8; p++)
+		for (uint64_t p = used; p < used + 8; p++) {
 			n += bit(front, p);
+			if (log_used && !conf->packed &&
+			    bit(dirty, USED_AT / PAGE + p - used))
+				assert_true(bit(front, p));
+		}
 		assert_int_equal(!!n, log_used && (!conf->packed || conf->event_idx));
 
 		memset(pair[old], 0, (GUEST_RING + GUEST_RING_LEN) / PAGE / 8);
@@ -329,9 +337,9 @@ static void test_ring(void **state)
 #define HARVESTS 400U
 
 /*
- * The guest's pages are counters. A harvester copies the pages that are marked; when
- * all is over its copy must be equal. Workers announce that they passed a quiescent point
- * as the daemon's do: when asked, between two bursts.
+ * The guest's pages are counters, each of one writer's. A harvester copies the pages that
+ * are marked; when all is over its copy must be equal. Workers announce that they passed
+ * a quiescent point as the daemon's do: when asked, between two bursts.
  */
 struct race {
 	struct dma_log log;
@@ -359,8 +367,10 @@ static void *write_pages(void *arg)
 			unsigned int p;
 
 			x = x * 6364136223846793005ULL + 1442695040888963407ULL;
-			p = (unsigned int)(x >> 33) % PAGES;
-			__atomic_fetch_add(&r->page[p], 1, __ATOMIC_RELAXED);
+			p = (unsigned int)(x >> 33) % (PAGES / WRITERS) * WRITERS +
+			    w->index;
+			/* No locked operation: a mark must order it by itself. */
+			__atomic_store_n(&r->page[p], r->page[p] + 1, __ATOMIC_RELAXED);
 			dma_log_mark(&r->log, p * PAGE + 8, 8);
 		}
 		w->bursts++;

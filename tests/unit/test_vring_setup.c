@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-/* vring: what vring_create() refuses, where a ring goes on, and a ring that moves. */
+/* vring: what vring_create() refuses, where a ring goes on, a ring that moves, wake-ups.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -118,12 +119,47 @@ static void test_remap(void **state)
 	vrig_close(&r);
 }
 
+/* A chain that was seen and given up is not news: the guest is asked for the next. */
+static void test_wakeup(void **state)
+{
+	for (unsigned int packed = 0; packed < 2; packed++) {
+		struct vring_chain c[3];
+		struct vrig r;
+
+		vrig_open(&r, packed, true);
+		vrig_sd(&r, RING, DATA, 16, packed ? 7 : 0, packed ? AV : 0);
+		for (unsigned int i = 1; packed && i < 3; i++)
+			vrig_pd(&r, RING + i * 16, DATA, 16, AV);
+		if (!packed)
+			vrig_avail(&r, 3);
+		for (unsigned int i = 0; i < 3; i++)
+			assert_int_equal(vring_take(r.v, &r.vec, &c[i]), 1);
+		assert_int_equal(vring_take(r.v, &r.vec, &r.c), 0);
+		vring_untake(r.v, &r.vec, &c[1], 2);
+		assert_int_equal(r.vec.n, 1);
+		assert_false(vring_set_wakeup(r.v, true));
+		assert_int_equal(vring_take(r.v, &r.vec, &c[1]), 1);
+		assert_false(vring_set_wakeup(r.v, true));
+		if (packed)
+			vrig_pd(&r, RING + 48, DATA, 16, AV);
+		else
+			vrig_avail(&r, 4);
+		assert_true(vring_set_wakeup(r.v, true));
+		assert_int_equal(vring_take(r.v, &r.vec, &c[2]), 1);
+		assert_int_equal(vring_take(r.v, &r.vec, &r.c), 1);
+		assert_int_equal(vring_take(r.v, &r.vec, &r.c), 0);
+		assert_false(vring_set_wakeup(r.v, true));
+		vrig_close(&r);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_create),
 		cmocka_unit_test(test_base),
 		cmocka_unit_test(test_remap),
+		cmocka_unit_test(test_wakeup),
 	};
 
 	return cmocka_run_group_tests_name("vring_setup", tests, NULL, NULL);

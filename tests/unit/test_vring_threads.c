@@ -100,7 +100,8 @@ static void thread_add(struct duo *t, unsigned int i)
 	assert_int_equal(driver_add(&t->d, b, 1, 1, 0, i), 0);
 }
 
-static void run_threads(bool packed, bool event_idx)
+/* @window: chains outstanding; with one, each chain is a sleep on both sides */
+static void run_threads(bool packed, bool event_idx, unsigned int window)
 {
 	struct duo *t = calloc(1, sizeof(*t));
 	unsigned int made = 0, done = 0;
@@ -121,7 +122,7 @@ static void run_threads(bool packed, bool event_idx)
 		uint64_t cookie, x;
 		uint32_t len;
 
-		while (made < THREAD_CHAINS && t->d.outstanding < t->conf.size / 2)
+		while (made < THREAD_CHAINS && t->d.outstanding < window)
 			thread_add(t, made++);
 		if (made != before && driver_should_kick(&t->d))
 			wake(t->kick);
@@ -150,8 +151,8 @@ static void run_threads(bool packed, bool event_idx)
 
 static void test_threads(void **state)
 {
-	for (unsigned int f = 0; f < 4; f++)
-		run_threads(f & 1, f & 2);
+	for (unsigned int f = 0; f < 8; f++)
+		run_threads(f & 1, f & 2, f & 4 ? 1 : 16);
 }
 
 int main(void)
