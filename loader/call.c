@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "call.h"
 
@@ -40,8 +41,8 @@ static void explain(int e, const char *path, char *err, size_t errlen)
 	}
 }
 
-int ctl_call(const char *path, const json_t *request, json_t **answer, char *err,
-	     size_t errlen)
+int ctl_call_fds(const char *path, const json_t *request, json_t **answer, int *fds,
+		 unsigned int max, unsigned int *nfds, char *err, size_t errlen)
 {
 	char *text = json_dumps(request, JSON_COMPACT), *line;
 	const char *msg;
@@ -53,7 +54,7 @@ int ctl_call(const char *path, const json_t *request, json_t **answer, char *err
 		snprintf(err, errlen, "out of memory");
 		return -ENOMEM;
 	}
-	e = ghostnic_request(path, text, -1, &line);
+	e = ghostnic_request_fds(path, text, -1, &line, fds, max, nfds);
 	free(text);
 	if (e) {
 		explain(e, path, err, errlen);
@@ -66,6 +67,8 @@ int ctl_call(const char *path, const json_t *request, json_t **answer, char *err
 		*answer = a;
 		return 0;
 	}
+	while (*nfds)
+		close(fds[--*nfds]);
 	msg = json_string_value(json_object_get(a, "error"));
 	if (json_is_false(ok)) {
 		snprintf(err, errlen, "%s", msg ? msg : "refused without a reason");
@@ -76,4 +79,12 @@ int ctl_call(const char *path, const json_t *request, json_t **answer, char *err
 	}
 	json_decref(a);
 	return e;
+}
+
+int ctl_call(const char *path, const json_t *request, json_t **answer, char *err,
+	     size_t errlen)
+{
+	unsigned int n;
+
+	return ctl_call_fds(path, request, answer, NULL, 0, &n, err, errlen);
 }

@@ -25,6 +25,10 @@
 int ctl_call(const char *path, const json_t *request, json_t **answer, char *err,
 	     size_t errlen);
 
+/** ctl_call_fds() - the same; @fds, @max, @nfds as for ghostnic_request_fds() */
+int ctl_call_fds(const char *path, const json_t *request, json_t **answer, int *fds,
+		 unsigned int max, unsigned int *nfds, char *err, size_t errlen);
+
 /** ctl_no_daemon() - does this failure of ctl_call() mean that none is running? */
 bool ctl_no_daemon(int err);
 

@@ -33,6 +33,9 @@ struct opts {
 	const char *bpffs;	/* NULL: find it */
 	const char *ctl;	/* NULL: the default */
 	const char *iface;	/* NULL: the only one */
+	const char *instance;	/* NULL: not named */
+	const char *owner;	/* of a DMA log, NULL: none */
+	const char *file;	/* to write, NULL: none */
 };
 
 /* Each returns an exit code; argv[0..argc) are the operands. */
@@ -43,6 +46,7 @@ int cmd_stats(const struct opts *o, int argc, char **argv);
 int cmd_flows(const struct opts *o, int argc, char **argv);
 int cmd_instance(const struct opts *o, int argc, char **argv);
 int cmd_metrics(const struct opts *o, int argc, char **argv);
+int cmd_dma_log(const struct opts *o, int argc, char **argv);
 int cmd_top(const struct opts *o, int argc, char **argv);
 
 /** feature_names() - ethtool's names of a mask of enum link_feature; new array */

@@ -25,6 +25,9 @@ enum {
 	TAKES_IFACE = 1 << 6,
 	TAKES_BPFFS = 1 << 7,
 	TAKES_CTL = 1 << 8,
+	TAKES_INSTANCE = 1 << 9,
+	TAKES_OWNER = 1 << 10,
+	TAKES_FILE = 1 << 11,
 };
 
 static const struct cmd {
@@ -48,6 +51,12 @@ static const struct cmd {
 	{ "instance", cmd_instance, 1, 2, TAKES_IFACE | TAKES_CTL,
 	  "instance add NAME,mac=MAC[,vlan=N],port=PORT | del NAME | list [--iface IF]",
 	  "add, remove and list the instances of a running daemon" },
+	{ "dma-log", cmd_dma_log, 1, 1,
+	  TAKES_INSTANCE | TAKES_IFACE | TAKES_OWNER | TAKES_FILE | TAKES_WATCH |
+		  TAKES_COUNT | TAKES_FORCE | TAKES_CTL,
+	  "dma-log start|swap|stop|show --instance NAME [--iface IF] [--owner WHO]\n"
+	  "        swap: [-w FILE | --watch[=SECONDS] [--count N]]; stop: [-w FILE] [--force]",
+	  "track which pages of a guest the daemon writes; print those since the last swap" },
 	{ "metrics", cmd_metrics, 0, 0, TAKES_CTL, "metrics",
 	  "the daemon's counters as Prometheus text" },
 	{ "top", cmd_top, 0, 0,
@@ -59,7 +68,7 @@ static const struct cmd {
 #define NCMDS	(sizeof(cmds) / sizeof(cmds[0]))
 
 enum { OPT_MODE = 256, OPT_FORCE, OPT_WATCH, OPT_COUNT, OPT_ONCE, OPT_INTERVAL, OPT_IFACE,
-       OPT_BPFFS, OPT_CTL };
+       OPT_BPFFS, OPT_CTL, OPT_INSTANCE, OPT_OWNER };
 
 static const struct option longopts[] = {
 	{ "json", no_argument, NULL, 'j' },
@@ -75,6 +84,9 @@ static const struct option longopts[] = {
 	{ "iface", required_argument, NULL, OPT_IFACE },
 	{ "bpffs", required_argument, NULL, OPT_BPFFS },
 	{ "ctl", required_argument, NULL, OPT_CTL },
+	{ "instance", required_argument, NULL, OPT_INSTANCE },
+	{ "owner", required_argument, NULL, OPT_OWNER },
+	{ "write", required_argument, NULL, 'w' },
 	{ NULL, 0, NULL, 0 },
 };
 
@@ -90,7 +102,14 @@ static void usage_common(FILE *f, unsigned int takes)
 		fputs("  --ctl SOCKET        control socket (or environment GHOSTNIC_CTL)\n", f);
 	if (takes & TAKES_IFACE)
 		fputs("  --iface IF          interface, if the daemon serves several\n", f);
-	if (takes & TAKES_FORCE)
+	if (takes & TAKES_INSTANCE)
+		fputs("  --instance NAME     the instance\n", f);
+	if (takes & TAKES_FILE)
+		fputs("  -w, --write FILE    what to write the result to\n", f);
+	if (takes & TAKES_OWNER)
+		fputs("  --owner WHO         who harvests the log; nobody else may then\n"
+		      "  --force             stop: although another owns it\n", f);
+	if (takes & TAKES_MODE)
 		fputs("  --mode MODE         native: in the driver; generic: any interface;\n"
 		      "                      auto (default): native if it works\n"
 		      "  --force             attach anew, although attached\n", f);
@@ -127,6 +146,9 @@ static unsigned int needs(int opt)
 	case OPT_IFACE: return TAKES_IFACE;
 	case OPT_BPFFS: return TAKES_BPFFS;
 	case OPT_CTL: return TAKES_CTL;
+	case OPT_INSTANCE: return TAKES_INSTANCE;
+	case OPT_OWNER: return TAKES_OWNER;
+	case 'w': return TAKES_FILE;
 	default: return 0;
 	}
 }
@@ -182,6 +204,9 @@ static bool set_option(struct opts *o, int opt, const char *arg)
 	case OPT_IFACE: o->iface = arg; return true;
 	case OPT_BPFFS: o->bpffs = arg; return true;
 	case OPT_CTL: o->ctl = arg; return true;
+	case OPT_INSTANCE: o->instance = arg; return true;
+	case OPT_OWNER: o->owner = arg; return true;
+	case 'w': o->file = arg; return true;
 	default: return false;
 	}
 }
@@ -215,7 +240,7 @@ int main(int argc, char **argv)
 	const struct cmd *c;
 	int opt, rc;
 
-	while ((opt = getopt_long(argc, argv, "jhVv", longopts, NULL)) != -1) {
+	while ((opt = getopt_long(argc, argv, "jhVvw:", longopts, NULL)) != -1) {
 		if (opt == '?')
 			goto hint;
 		if (opt == 'V') {

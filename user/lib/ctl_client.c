@@ -252,7 +252,8 @@ int ghostnic_request_fds(const char *path, const char *text, int timeout_ms,
 			close(got[--l.n]);
 		return err;
 	}
-	memcpy(fds, got, l.n * sizeof(int));
+	if (l.n)
+		memcpy(fds, got, l.n * sizeof(int));
 	*nfds = l.n;
 	return 0;
 }
