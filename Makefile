@@ -64,7 +64,8 @@ $(B)/%.bpf.o: %.bpf.c
 		-Wno-unused-parameter $(if $(WERROR),-Werror) -Ibpf \
 		-idirafter /usr/include/$(MULTIARCH) -MMD -MP -MT $@ -MF $(@:.o=.d) -c $< -o $@
 $(B)/%.skel.h: $(B)/%.bpf.o
-	$(call say,SKEL,$@)$(BPFTOOL) gen skeleton $< name $(notdir $*)_bpf > $@
+	$(call say,SKEL,$@){ echo '// NOLINTBEGIN' && \
+		$(BPFTOOL) gen skeleton $< name $(notdir $*)_bpf && echo '// NOLINTEND'; } >$@
 
 $(LIB_A): $(call obj,$(LIB_SRC))
 $(DAEMON_A): $(call obj,$(DAEMON_SRC))

@@ -261,11 +261,15 @@ gn_instances()
 	gn_vm 2 "$mtu"
 }
 
-# gn_world_end - stop the daemon, detach, delete the namespaces
+# gn_world_end - stop the daemon, which has to end well; detach, delete the namespaces
 gn_world_end()
 {
-	[ "$GN_DAEMON" = 0 ] || gn_stop "$GN_DAEMON"
-	GN_DAEMON=0
+	if [ "$GN_DAEMON" != 0 ]; then
+		kill -TERM "$GN_DAEMON"
+		gn_wait 10 gn_gone "$GN_DAEMON" || kill -KILL "$GN_DAEMON"
+		wait "$GN_DAEMON" 2>/dev/null || gn_fail "the daemon's end" "status $?"
+		GN_DAEMON=0
+	fi
 	gn_must gn_exec host "$GN_BIN/ghostnic" detach h0 >/dev/null
 	gn_ns_del peer host vm1 vm2
 }
