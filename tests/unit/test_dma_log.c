@@ -152,8 +152,7 @@ static void test_pair(void **state)
 
 #define SLOTS	 16U
 #define SLOT_LEN 0x6000U /* bytes of guest memory for each chain's buffers */
-#define USED_AT	 (GUEST_RING + 0x8ffc) /* the index in one page, the entries in the next \
-					*/
+#define USED_AT	 (GUEST_RING + 0x8ffc) /* the index ends a page, the entries follow */
 #define LOG_GPA	 0x3000000ffcULL       /* in no region; as far into its page */
 #define LOG_SIZE ((LOG_GPA >> 12) / 8 + 4096)
 
