@@ -35,7 +35,9 @@ struct opts {
 	const char *iface;	/* NULL: the only one */
 	const char *instance;	/* NULL: not named */
 	const char *owner;	/* of a DMA log, NULL: none */
-	const char *file;	/* to write, NULL: none */
+	const char *file;	/* to write, NULL: none; capture: "-" is standard output */
+	uint32_t snaplen;	/* bytes of a packet to capture */
+	bool segments;		/* capture: cut super-packets into packets */
 };
 
 /* Each returns an exit code; argv[0..argc) are the operands. */
@@ -48,6 +50,7 @@ int cmd_instance(const struct opts *o, int argc, char **argv);
 int cmd_metrics(const struct opts *o, int argc, char **argv);
 int cmd_dma_log(const struct opts *o, int argc, char **argv);
 int cmd_top(const struct opts *o, int argc, char **argv);
+int cmd_capture(const struct opts *o, int argc, char **argv);
 
 /** feature_names() - ethtool's names of a mask of enum link_feature; new array */
 json_t *feature_names(uint32_t mask);

@@ -28,6 +28,7 @@ enum {
 	TAKES_INSTANCE = 1 << 9,
 	TAKES_OWNER = 1 << 10,
 	TAKES_FILE = 1 << 11,
+	TAKES_CAPTURE = 1 << 12,
 };
 
 static const struct cmd {
@@ -63,12 +64,17 @@ static const struct cmd {
 	  TAKES_ONCE | TAKES_INTERVAL | TAKES_COUNT | TAKES_BPFFS | TAKES_CTL,
 	  "top [--interval SECONDS] [--count N] [--once]",
 	  "live view of rates and drops; q quits" },
+	{ "capture", cmd_capture, 0, 0,
+	  TAKES_INSTANCE | TAKES_FILE | TAKES_CAPTURE | TAKES_COUNT | TAKES_IFACE | TAKES_CTL,
+	  "capture --instance NAME -w FILE [-s BYTES] [-c COUNT] [--segments] [--iface IF]",
+	  "write an instance's frames, both directions, to a pcapng file; - is standard output" },
 };
 
 #define NCMDS	(sizeof(cmds) / sizeof(cmds[0]))
 
 enum { OPT_MODE = 256, OPT_FORCE, OPT_WATCH, OPT_COUNT, OPT_ONCE, OPT_INTERVAL, OPT_IFACE,
-       OPT_BPFFS, OPT_CTL, OPT_INSTANCE, OPT_OWNER };
+       OPT_BPFFS, OPT_CTL, OPT_INSTANCE, OPT_OWNER,
+       OPT_SEGMENTS };
 
 static const struct option longopts[] = {
 	{ "json", no_argument, NULL, 'j' },
@@ -87,6 +93,8 @@ static const struct option longopts[] = {
 	{ "instance", required_argument, NULL, OPT_INSTANCE },
 	{ "owner", required_argument, NULL, OPT_OWNER },
 	{ "write", required_argument, NULL, 'w' },
+	{ "snaplen", required_argument, NULL, 's' },
+	{ "segments", no_argument, NULL, OPT_SEGMENTS },
 	{ NULL, 0, NULL, 0 },
 };
 
@@ -109,6 +117,10 @@ static void usage_common(FILE *f, unsigned int takes)
 	if (takes & TAKES_OWNER)
 		fputs("  --owner WHO         who harvests the log; nobody else may then\n"
 		      "  --force             stop: although another owns it\n", f);
+	if (takes & TAKES_CAPTURE)
+		fputs("  -s, --snaplen BYTES most bytes of a frame to keep (default 262144)\n"
+		      "  -c, --count COUNT   stop after so many packets\n"
+		      "  --segments          cut super-packets into packets\n", f);
 	if (takes & TAKES_MODE)
 		fputs("  --mode MODE         native: in the driver; generic: any interface;\n"
 		      "                      auto (default): native if it works\n"
@@ -149,6 +161,8 @@ static unsigned int needs(int opt)
 	case OPT_INSTANCE: return TAKES_INSTANCE;
 	case OPT_OWNER: return TAKES_OWNER;
 	case 'w': return TAKES_FILE;
+	case OPT_SEGMENTS:
+	case 's': return TAKES_CAPTURE;
 	default: return 0;
 	}
 }
@@ -207,6 +221,8 @@ static bool set_option(struct opts *o, int opt, const char *arg)
 	case OPT_INSTANCE: o->instance = arg; return true;
 	case OPT_OWNER: o->owner = arg; return true;
 	case 'w': o->file = arg; return true;
+	case OPT_SEGMENTS: o->segments = true; return true;
+	case 's': return parse_count(arg, &o->snaplen);
 	default: return false;
 	}
 }
@@ -234,19 +250,21 @@ static const struct cmd *find_cmd(const char *name)
 
 int main(int argc, char **argv)
 {
-	struct opts o = { .interval_s = 1 };
+	struct opts o = { .interval_s = 1, .snaplen = 262144 };
 	unsigned int used = 0, bad;
 	bool help = false;
 	const struct cmd *c;
 	int opt, rc;
 
-	while ((opt = getopt_long(argc, argv, "jhVvw:", longopts, NULL)) != -1) {
+	while ((opt = getopt_long(argc, argv, "jhVvw:s:c:", longopts, NULL)) != -1) {
 		if (opt == '?')
 			goto hint;
 		if (opt == 'V') {
 			puts("ghostnic " GN_VERSION);
 			return EXIT_DONE;
 		}
+		if (opt == 'c')
+			opt = OPT_COUNT;
 		help |= opt == 'h';
 		if (opt != 'h' && !set_option(&o, opt, optarg)) {
 			fprintf(stderr, "ghostnic: --%s: \"%s\" is not one of its values\n",

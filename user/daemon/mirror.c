@@ -118,14 +118,14 @@ static void *cut_get(struct gso_sink *sink, uint32_t len)
 	return c->m->scratch;
 }
 
-/* What cannot be cut, a carried checksum that is wrong for instance, is kept as it is. */
+/* In segments, a lone frame whose checksum is partial is completed, too. What cannot be
+ * cut, a carried checksum that is wrong for instance, is kept as it is. */
 static void add(struct mirror_queue *m, const struct gso_frame *f, struct about *a)
 {
 	struct about one = { a->time_ns, a->flow, 1, a->out };
 	struct cut c = { .sink.get = cut_get, .m = m, .about = &one };
 
-	if (!m->segments || f->vh.gso_type == VIRTIO_NET_HDR_GSO_NONE ||
-	    gso_segment(f, PORT_MAX_FRAME, 0, &c.sink) < 0) {
+	if (!m->segments || gso_segment(f, PORT_MAX_FRAME, 0, &c.sink) < 0) {
 		copy(m, f, a);
 		return;
 	}
