@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
  * The next segment of an established TCP connection over IPv4, which is most of what
- * arrives where aggregation matters: untagged, no options or those 12 bytes that timestamps
- * take, data, no flag but ACK, PSH, FIN.
+ * arrives where aggregation matters: one tag at most, no options or those 12 bytes that
+ * timestamps take, data, no flag but ACK, PSH, FIN.
  *
  * Its slot holds the words of the segment before it. Where this one has the same, whatever the
  * parser concluded from them holds again: IPv4 without options or fragment, TCP with so
@@ -20,22 +20,19 @@
 
 #define TCP_TS_LEN	12	/* bytes of options: timestamps and their padding */
 
-/*
- * Return: true if f->meta is filled; false: nothing is known
- */
-static __always_inline bool describe_next(const struct frame *f, const struct gn_config *conf,
-					  const struct gn_instance *in)
+/* As describe_next(), for frames with @ntags tags. */
+static __always_inline bool describe_tcp4(const struct frame *f, const struct gn_config *conf,
+					  const struct gn_instance *in, const __u32 ntags)
 {
-	struct gn_meta *m = f->meta;
-	void *ip = f->data + ETH_HLEN, *tcp = ip + IPV4_LEN, *opt = tcp + TCP_LEN;
+	const __u32 l3_off = ETH_HLEN + ntags * VLAN_LEN;
+	void *ip = f->data + l3_off, *tcp = ip + IPV4_LEN, *opt = tcp + TCP_LEN;
 	__u64 ports, addrs, w1, wopt, sum, pseudo, diff;
-	__u32 frag, tail, len, l4_len, t;
+	__u32 frag, tail, len, l4_len, t, flow, index;
+	struct gn_meta *m = f->meta;
 	const struct slot *s;
-	__u32 flow, index;
 	__u16 flags;
 
-	if (opt > f->end || f->type != bpf_htons(ETH_P_IP) || f->ntags ||
-	    LOAD8(ip + 9) != IPPROTO_TCP)
+	if (opt > f->end || LOAD8(ip + 9) != IPPROTO_TCP)
 		return false;
 	l4_len = LOAD8(tcp + 12) >> 4 << 2;
 	ports = IDENT_PORTS(LOAD32(tcp), in->id, IPPROTO_TCP, 0);
@@ -72,7 +69,7 @@ static __always_inline bool describe_next(const struct frame *f, const struct gn
 	pseudo = SUM64(ip + 12);
 	if (sum_fold(SUM64(ip) + LOAD32(ip + 8) + pseudo) != 0xffff)
 		return false;
-	if (len <= IPV4_LEN + l4_len || len > f->len - ETH_HLEN)
+	if (len <= IPV4_LEN + l4_len || len > f->len - l3_off)
 		return false;
 	pseudo += bpf_htons(len - IPV4_LEN) + bpf_htons(IPPROTO_TCP);
 	t = LOAD8(tcp + 13);
@@ -80,7 +77,9 @@ static __always_inline bool describe_next(const struct frame *f, const struct gn
 	if (LOAD16(tcp + 16) == sum_fold(pseudo))
 		flags |= GN_F_CSUM_PARTIAL;
 	diff |= s->w.fixed[2] ^ (tail | (__u64)LOAD16(tcp + 18) << 32 | IDENT_TTL(LOAD8(ip + 8)) |
-				 IDENT_CSUM(flags));
+				 IDENT_CSUM(flags) | IDENT_SHAPE(ntags));
+	if (ntags)
+		diff |= s->w.tags ^ LOAD32(f->data + ETH_HLEN - 2);
 	if (diff || t & TCP_CWR || !(in->flags & GN_INSTANCE_TSO4))
 		return false;
 
@@ -93,11 +92,22 @@ static __always_inline bool describe_next(const struct frame *f, const struct gn
 	m->payload_len = len - IPV4_LEN - l4_len;
 	m->payload_sum = ~sum_fold(pseudo + sum);
 	m->flags = flags;
-	m->l3_off = ETH_HLEN;
-	m->l4_off = ETH_HLEN + IPV4_LEN;
+	m->l3_off = l3_off;
+	m->l4_off = l3_off + IPV4_LEN;
 	m->l4_len = l4_len;
 	m->class = t & (TCP_PSH | TCP_FIN) ? GN_CLASS_CLOSE : GN_CLASS_CONTINUE;
 	return true;
+}
+
+/*
+ * Return: true if f->meta is filled; false: nothing is known
+ */
+static __always_inline bool describe_next(const struct frame *f, const struct gn_config *conf,
+					  const struct gn_instance *in)
+{
+	if (f->type != bpf_htons(ETH_P_IP) || f->ntags > 1)
+		return false;
+	return likely(!f->ntags) ? describe_tcp4(f, conf, in, 0) : describe_tcp4(f, conf, in, 1);
 }
 
 #endif

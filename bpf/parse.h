@@ -41,7 +41,9 @@
 #define IPV4_MF_OFFSET	0x3fff	/* more fragments, and the fragment offset */
 #define IPV4_OFFSET	0x1fff
 
-/* Extension headers that are walked: no more of them, and no more bytes in all. */
+/* Extension headers that are walked: no more of them, and no more bytes in all. A frame
+ * with more has no flow, so it goes ahead of what is held of its connection until the
+ * burst ends. TCP copes with that, and nothing known sends so many. */
 #define EXT_MAX		4
 #define EXT_MAX_LEN	64
 /* A home address option (RFC 6275, section 6.3) needs 18 bytes, which a
