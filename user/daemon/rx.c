@@ -265,12 +265,13 @@ unsigned int rx_burst(struct worker *w, uint64_t now_ns)
 {
 	struct mbuf *frame[WORKER_BURST], *heads[2 * WORKER_BURST];
 	struct agg_out out = { .head = heads, .max = 2 * WORKER_BURST };
-	uint32_t idx, nframes, n = xsk_ring_cons__peek(&w->xsk.rx, WORKER_BURST, &idx);
+	uint32_t idx = 0, nframes, n;
 	uint64_t last, start_ns;
 	bool step;
 
-	if (!n)
+	if (!xsk_rx_pending(&w->xsk))
 		return 0;
+	n = xsk_ring_cons__peek(&w->xsk.rx, WORKER_BURST, &idx);
 	nframes = take_all(w, idx, n, frame, &last);
 	start_ns = clock_ns();
 	step = in_step(w, last, n);

@@ -266,8 +266,11 @@ static void *worker_main(void *arg)
 			if (agg_deadline(&w->agg) <= now)
 				rx_flush(w, now);
 			wait = sleep_ns(w, now, now - last_rx, gap);
-			if (wait)
+			if (wait) {
 				stat_add(&w->stats.sleeps, 1);
+				xsk_rx_deep(&w->xsk);
+				xsk_refill(&w->xsk);
+			}
 		}
 		if (!wait && now < next_io)
 			continue;

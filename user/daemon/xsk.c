@@ -16,6 +16,7 @@
 #include "../lib/log.h"
 
 #define COMP_BATCH	64	/* completions reaped at once */
+#define DEPTH_ROUNDS	1024	/* bursts to look at before the fill ring gets shallower */
 #define BIND_TRIES	20	/* while the queue is busy: 2 s in all */
 #define BIND_RETRY_NS	100000000
 
@@ -110,6 +111,7 @@ int xsk_open(struct xsk *x, const char *ifname, uint32_t queue, struct umem *u,
 	x->multi_buffer = bind_flags[i] & XDP_USE_SG;
 	x->zerocopy = !getsockopt(x->fd, SOL_XDP, XDP_OPTIONS, &opts, &len) &&
 		      opts.flags & XDP_OPTIONS_ZEROCOPY;
+	xsk_rx_deep(x);
 	xsk_refill(x);
 	return 0;
 }
@@ -123,6 +125,28 @@ void xsk_close(struct xsk *x)
 	memset(x, 0, sizeof(*x));
 }
 
+uint32_t xsk_rx_pending(struct xsk *x)
+{
+	uint32_t n = xsk_cons_nb_avail(&x->rx, XSK_RX_SIZE);
+
+	if (n > x->peak)
+		x->peak = n;
+	if (n >= x->depth / 2) {
+		xsk_rx_deep(x);
+	} else if (++x->rounds == DEPTH_ROUNDS) {
+		while (x->depth > XSK_RX_DEPTH && x->depth > 4 * x->peak)
+			x->depth /= 2;
+		x->peak = x->rounds = 0;
+	}
+	return n;
+}
+
+void xsk_rx_deep(struct xsk *x)
+{
+	x->depth = XSK_RX_SIZE;
+	x->peak = x->rounds = 0;
+}
+
 void xsk_refill(struct xsk *x)
 {
 	struct mbuf_pool *p = x->pool;
@@ -130,7 +154,8 @@ void xsk_refill(struct xsk *x)
 	 * the ring would end in it whole, and nothing could be sent any more. */
 	uint32_t keep = x->tx_limit - x->tx_out;
 	uint32_t avail = p->nfree > keep ? p->nfree - keep : 0;
-	uint32_t n = xsk_prod_nb_free(&x->fill, XSK_RX_SIZE), idx;
+	uint32_t level = XSK_RX_SIZE - xsk_prod_nb_free(&x->fill, XSK_RX_SIZE);
+	uint32_t n = level < x->depth ? x->depth - level : 0, idx;
 
 	if (n > avail) {
 		if (!avail)

@@ -26,6 +26,7 @@
 #endif
 
 #define XSK_RX_SIZE	2048	/* ring entries, powers of two */
+#define XSK_RX_DEPTH	256	/* buffers that wait in the fill ring, at the least */
 #define XSK_TX_SIZE	2048
 
 /* X(field, meaning): written by the worker. */
@@ -53,6 +54,9 @@ struct xsk {
 	bool multi_buffer;
 	bool need_kick;		/* tx descriptors await a wakeup */
 	bool stalled;		/* the last wakeup failed: the link is down */
+	uint32_t depth;		/* buffers to keep in the fill ring, see xsk_rx_pending() */
+	uint32_t peak;		/* most that waited since depth was set */
+	uint32_t rounds;	/* bursts since then */
 	uint32_t tx_out;	/* chunks the kernel still holds for sending */
 	uint32_t tx_limit;	/* most chunks transmission may hold */
 	struct xsk_stats stats;
@@ -74,7 +78,20 @@ int xsk_open(struct xsk *x, const char *ifname, uint32_t queue, struct umem *u,
 /** xsk_close() - the caller has removed it from the XSKMAP. Zeroed @x is fine. */
 void xsk_close(struct xsk *x);
 
-/** xsk_refill() - give free chunks to the kernel until the fill ring is full */
+/**
+ * xsk_rx_pending() - buffers in the RX ring; sets how deep the fill ring is kept
+ *
+ * The kernel writes the buffers of the fill ring in turn, all of them, before it writes the
+ * first one again. 2,048 frames are more than a core's cache holds, 256 are not, and the
+ * difference is a tenth of all frames a second. So while this thread polls and the ring
+ * never holds much, few buffers circulate; a peak brings the full depth back at once.
+ */
+uint32_t xsk_rx_pending(struct xsk *x);
+
+/** xsk_rx_deep() - full depth, before the thread sleeps and the ring has to last */
+void xsk_rx_deep(struct xsk *x);
+
+/** xsk_refill() - give free chunks to the kernel until the fill ring has its depth */
 void xsk_refill(struct xsk *x);
 
 /**
