@@ -4,9 +4,11 @@
  *
  * start gives two bitmaps (memfds, one bit per 4 KiB page, page n is bit n % 8 of byte
  * n / 8). One is marked in; swap names the one to harvest, whose reader clears it before
- * the next swap. On return of swap no worker marks in it any more, and all that was
- * written up to then is marked in it: each queue was asked, between two bursts.
- * stop does the same for the last time; the bitmaps live as long as someone has them.
+ * the next swap. All that was written before the request is marked in it, what is written
+ * during it in one of the two, and on return no worker marks in it any more. For this
+ * each queue is asked twice, between two bursts: before the change, when it completes
+ * what it began, and after. stop does the same for the last time; the bitmaps live as
+ * long as someone has them. So the last harvest is complete if rings are stopped first.
  *
  * An answer that is lost loses no dirt: bits are cleared by the harvester alone.
  *
@@ -53,6 +55,13 @@ static void pass_all(void *arg)
 
 	for (unsigned int q = 0; q < in->port->nqueues; q++)
 		in->env.call(in->env.owner, q, settle, in->port->queue[q]);
+}
+
+/* From now on in the other bitmap. Return: which to harvest */
+static unsigned int swap(const struct target *t)
+{
+	pass_all(t->in);
+	return (unsigned int)dma_log_swap(t->log, &t->grace);
 }
 
 /* The instance of a request and its log. Return: NULL, or the answer */
@@ -203,16 +212,17 @@ json_t *ctl_dma_swap(struct daemon *d, const json_t *req, struct ctl_fds *fds)
 {
 	struct target t;
 	json_t *o = find_harvest(d, req, &t);
-	int harvest, err;
+	unsigned int harvest;
+	int err;
 
 	if (o)
 		return o;
-	harvest = dma_log_swap(t.log, &t.grace);
+	harvest = swap(&t);
 	warn_beyond(&t);
 	err = add_fd(fds, t.log->pair_fd[harvest]);
 	if (err)
 		return ctl_error("bitmap: %s", strerror(-err));
-	return add_harvest(describe(&t), &t, (unsigned int)harvest);
+	return add_harvest(describe(&t), &t, harvest);
 }
 
 json_t *ctl_dma_stop(struct daemon *d, const json_t *req, struct ctl_fds *fds)
@@ -229,7 +239,7 @@ json_t *ctl_dma_stop(struct daemon *d, const json_t *req, struct ctl_fds *fds)
 	if (err)
 		return ctl_error("bitmap: %s", strerror(-err));
 	/* First the last swap, so that what is counted and given is complete. */
-	dma_log_swap(t.log, &t.grace);
+	swap(&t);
 	warn_beyond(&t);
 	o = add_harvest(describe(&t), &t, last);
 	dma_log_disable_pair(t.log, &t.grace);
