@@ -128,6 +128,7 @@ gn_file 256
 # ---- MTU 1500, defaults; the peer's TCP leaves its checksums partial ---------------
 gn_world 1500
 gn_instances 1500
+gn_check "ping before anything else" gn_ping peer 10.0.0.11
 tcp "mtu 1500"
 gn_check "ARP towards an instance" resolve peer 10.0.0.11 "$GN_MAC1"
 gn_check "ARP from an instance" resolve vm1 10.0.0.1 "$(gn_mac peer p0)"

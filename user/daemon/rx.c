@@ -46,7 +46,8 @@ static inline bool check_next(struct worker *w, const struct gn_meta *m, uint32_
 	const uint64_t shape = (uint64_t)kind << 32 | (uint32_t)m->class << 24 |
 			       (uint32_t)m->l4_len << 16 | (uint32_t)m->l4_off << 8 | m->l3_off;
 
-	if (shape == w->rx_shape)
+	/* 0 is also the shape of a frame whose headers were not parsed. */
+	if (shape && shape == w->rx_shape)
 		return m->payload_len && m->flow &&
 		       (uint32_t)m->l4_off + m->l4_len + m->payload_len <= len;
 	if (!rx_check(m, len))
