@@ -233,7 +233,7 @@ static int shm_fetch(struct port_queue *q, struct gso_frame *f)
 	n = shm_ring_fetch(&sq->chan->ring, &f->vh, sq->frame);
 	if (!n) {
 		if (!shm_chan_hush(sq->chan)) {
-			give_up(sq, "it closed its doorbell");
+			give_up(sq, shm_left);
 			goto nothing;
 		}
 		if (read(sq->again_fd, &count, sizeof(count)) < 0)

@@ -24,6 +24,8 @@
 #define SOCKET_MODE 0600
 #define BACKLOG	    4
 
+const char shm_left[] = "it left";
+
 /* ---- the listening socket ------------------------------------------------------- */
 
 /* Is anyone listening there? Return: 0: no, -EADDRINUSE: yes, -EEXIST: no socket */
@@ -237,7 +239,7 @@ static void on_broken(void *arg, uint32_t events)
 
 		if (!why)
 			continue;
-		c->gone(c->arg, why);
+		c->gone(c->arg, why == shm_left ? NULL : why);
 		return;
 	}
 }

@@ -91,7 +91,10 @@ int shm_client_welcome(struct shm_client *c, struct gn_shm_hello *hello,
 /** shm_client_destroy() - no worker has a channel any more; NULL is fine */
 void shm_client_destroy(struct shm_client *c);
 
-/** shm_chan_break() - worker: @why, a literal; the first reason counts */
+/* A reason that is none: the client closed its doorbell, as one does that leaves. */
+extern const char shm_left[];
+
+/** shm_chan_break() - worker: @why, shm_left or a literal; the first reason counts */
 void shm_chan_break(struct shm_chan *ch, const char *why);
 
 /** shm_chan_ring() - wake the client; never blocks */

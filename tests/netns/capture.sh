@@ -1,0 +1,145 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+#
+# ghostnic capture: of an instance behind a TAP and of one behind a shared-memory port,
+# super-packets and packets, both directions, cut and counted, to a file and to a pipe. The
+# judge of the files is tcpdump, which also sums the payload of every packet.
+
+# shellcheck source=tests/netns/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+PEER=$GN_BIN/tests/netns/shm_peer
+SOCK=$GN_TMP/vm1.port
+
+log_says() { grep -q -- "$1" "$GN_TMP/GN_DAEMON.log"; }
+above() { [ "$("${@:2}")" -gt "$1" ]; }
+
+# capture FILE ARGS... - in the background, running when this returns
+capture()
+{
+	local file=$1
+	shift
+	rm -f "$file"
+	gn_spawn CAPTURE gn_ghostnic capture -w "$file" "$@"
+	gn_wait 5 log_says "capture of .* by pid $CAPTURE\"" || gn_die "no capture: $*"
+}
+
+# captured - end it; it must say that it worked
+captured()
+{
+	kill -INT "$CAPTURE"
+	gn_wait 5 gn_gone "$CAPTURE" || return 1
+	wait "$CAPTURE"
+}
+
+# show FILE [FILTER...] - a line per packet
+show()
+{
+	local file=$1
+	shift
+	tcpdump -nn -r "$file" "$@" 2>/dev/null
+}
+
+# longest FILE - bytes of the longest packet, Ethernet header included
+longest()
+{
+	tcpdump -e -nn -r "$1" 2>/dev/null | sed -nE 's/.*, length ([0-9]+): .*/\1/p' |
+		sort -n | tail -n 1
+}
+
+# payload FILE ADDRESS - TCP bytes sent from there, retransmissions apart
+payload()
+{
+	show "$1" "tcp and src host $2" | sed -nE 's/.* seq ([0-9]+):([0-9]+),.*/\1 \2/p' |
+		awk '!seen[$0]++ { if ($2 > end) { n += $2 - ($1 > end ? $1 : end); end = $2 } }
+			END { print n + 0 }'
+}
+
+all_there()
+{
+	local want got
+	want=$(stat -c %s "$GN_TMP/file")
+	got=$(payload "$1" "$2")
+	echo "$got of $want bytes"
+	[ "$got" = "$want" ]
+}
+
+# Every packet's IP and TCP checksum, by tcpdump, which says so for each.
+sums_right()
+{
+	local good
+	tcpdump -nn -vv -r "$1" tcp >"$GN_TMP/dump" 2>/dev/null
+	good=$(grep -c '(correct)' "$GN_TMP/dump")
+	echo "$good right"
+	[ "$good" -gt 1000 ] && ! grep -m 3 -E 'incorrect|bad cksum|truncated' "$GN_TMP/dump"
+}
+
+gn_file 8
+gn_world 1500
+gn_must gn_daemon host --iface h0 --instance "vm1,mac=$GN_MAC1,port=shm:$SOCK" \
+	--instance "vm2,mac=$GN_MAC2,port=tap:vm2"
+gn_vm 2 1500
+gn_spawn CLIENT gn_exec vm1 "$PEER" "$SOCK" tap vm1
+gn_wait 5 grep -q ready "$GN_TMP/CLIENT.log" || gn_die "no client on $SOCK"
+gn_must gn_exec vm1 ip link set dev vm1 address "$GN_MAC1" mtu 1500 up
+gn_addr vm1 vm1 11
+
+# both VM ADDRESS PORT - an instance, whatever its port is
+both()
+{
+	local vm=$1 addr=$2 f=$GN_TMP/$1.pcapng
+	capture "$f" --instance "$vm"
+	gn_check "$3: a file in, captured" gn_copy peer "$vm" "$addr"
+	gn_check "$3: a ping, captured" gn_ping peer "$addr"
+	gn_check "$3: the capture ends well" captured
+	gn_check "$3: the file's every byte was captured" all_there "$f" 10.0.0.1
+	gn_check "$3: in super-packets" test "$(longest "$f")" -gt 3000
+	gn_check "$3: pings and their answers" test "$(show "$f" icmp | wc -l)" = 6
+	gn_check "$3: what it sent, too" test "$(show "$f" "src host $addr and tcp" | wc -l)" -gt 10
+	gn_check "$3: the file is its owner's" test "$(stat -c %a "$f")" = 600
+
+	capture "$f" --instance "$vm" --segments
+	gn_check "$3: a file in, cut into packets" gn_copy peer "$vm" "$addr"
+	gn_check "$3: a file out, cut into packets" gn_copy "$vm" peer 10.0.0.1
+	gn_check "$3: that capture ends well" captured
+	gn_check "$3: packets fit the wire" test "$(longest "$f")" -le 1514
+	gn_check "$3: every checksum is right" sums_right "$f"
+}
+both vm2 10.0.0.12 tap
+both vm1 10.0.0.11 shm
+
+# ---- options, ends, mistakes ----
+capture "$GN_TMP/c.pcapng" --instance vm2 -c 4 -s 60
+gn_check "a ping" gn_ping peer 10.0.0.12
+gn_check "it ends by itself after so many" gn_wait 5 gn_gone "$CAPTURE"
+gn_check "so many packets it has" test "$(show "$GN_TMP/c.pcapng" | wc -l)" = 4
+gn_check "and says so" grep -q '^4 packets captured, 0 lost' "$GN_TMP/CAPTURE.log"
+gn_check "cut to the snap length, the length kept" test \
+	"$(tcpdump -e -nn -r "$GN_TMP/c.pcapng" icmp 2>/dev/null | grep -c 'length 98')" -gt 0
+to_pipe()
+{
+	"$GN_BIN/ghostnic" capture --instance vm2 -c 2 -w - >"$GN_TMP/pipe" &
+	local p=$!
+	gn_wait 5 log_says "capture of vm2 by pid $p\"" || return 1
+	gn_ping peer 10.0.0.12
+	wait $p && [ "$(tcpdump -nn -r - <"$GN_TMP/pipe" 2>/dev/null | wc -l)" = 2 ]
+}
+gn_check "to standard output" to_pipe
+gn_check "an unknown instance is refused" gn_not gn_ghostnic capture --instance vm9 -w /dev/null
+gn_check "no file, no capture" gn_not gn_ghostnic capture --instance vm2
+capture "$GN_TMP/c.pcapng" --instance vm2
+gn_check "a second capture is refused" gn_not gn_ghostnic capture --instance vm2 -w /dev/null
+FIRST=$CAPTURE
+capture "$GN_TMP/d.pcapng" --instance vm1
+gn_check "one of another instance is not" captured
+CAPTURE=$FIRST
+kill -KILL "$CAPTURE"
+gn_check "a killed capture's end is noticed" gn_wait 5 log_says "capture of vm2 by pid $CAPTURE ends"
+capture "$GN_TMP/c.pcapng" --instance vm2
+gn_must gn_ghostnic instance del vm2
+gn_wait 5 gn_gone "$CAPTURE" || gn_fail "a removed instance ends its capture" "it runs on"
+wait "$CAPTURE"
+gn_check "a removed instance ends its capture, which fails" test $? = 1
+gn_check "and leaves a whole file" tcpdump -nn -r "$GN_TMP/c.pcapng"
+gn_stop "$CLIENT"
+gn_world_end
