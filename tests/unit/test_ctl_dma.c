@@ -208,10 +208,20 @@ static void start_ring(struct rig *r, const struct driver *d, uint32_t index)
 	close(fd);
 }
 
+static int dial(const char *path)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_return_code(fd, errno);
+	strcpy(sun.sun_path, path);
+	assert_return_code(connect(fd, (struct sockaddr *)&sun, sizeof(sun)), errno);
+	return fd;
+}
+
 static void connect_guest(struct rig *r, bool packed)
 {
 	const struct vring_conf conf = { .packed = packed, .size = RING_SIZE };
-	struct sockaddr_un sun = { .sun_family = AF_UNIX };
 	uint64_t features = BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_NET_F_MRG_RXBUF) |
 			    BIT(VIRTIO_NET_F_GUEST_CSUM);
 
@@ -222,10 +232,7 @@ static void connect_guest(struct rig *r, bool packed)
 	r->tx.desc += TX_RING;
 	r->tx.avail += TX_RING;
 	r->tx.used += TX_RING;
-	r->fe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_return_code(r->fe, errno);
-	strcpy(sun.sun_path, r->path);
-	assert_return_code(connect(r->fe, (struct sockaddr *)&sun, sizeof(sun)), errno);
+	r->fe = dial(r->path);
 	send_msg(r, VU_SET_OWNER, NULL, 0, NULL, 0);
 	send_msg(r, VU_SET_FEATURES, &features, sizeof(features), NULL, 0);
 	send_memory(r, false);
@@ -717,6 +724,14 @@ static void *run_client(void *arg)
 	return NULL;
 }
 
+static void pump(struct ctl *ctl)
+{
+	struct pollfd p = { .fd = ctl_fd(ctl), .events = POLLIN };
+
+	while (poll(&p, 1, 0) > 0)
+		ctl_serve(ctl);
+}
+
 /* The client on a thread of its own, the daemon on this one. */
 static void talk(struct ctl *ctl, struct client *c)
 {
@@ -734,8 +749,7 @@ static void talk(struct ctl *ctl, struct client *c)
 	assert_int_equal(c->err, 0);
 	assert_non_null(strstr(c->answer, "\"ok\":true"));
 	free(c->answer);
-	while (poll(p, 1, 0) > 0)
-		ctl_serve(ctl);
+	pump(ctl);
 }
 
 static void passes_bitmaps(void **state)
@@ -746,6 +760,7 @@ static void passes_bitmaps(void **state)
 	struct stat st;
 	struct ctl *ctl;
 	char path[80];
+	static const char swap[] = CMD("swap", "") "\n";
 	unsigned int before;
 	int fd;
 
@@ -780,25 +795,16 @@ static void passes_bitmaps(void **state)
 	inject(r, 0, 1000, 1);
 	assert_true(bit(map[1], (GUEST_DATA + 7 * SLOT_LEN) / PAGE) ||
 		    bit(map[1], (GUEST_DATA + SLOT_LEN) / PAGE));
-	/* Nor has it for one that went without reading. */
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	{
-		struct sockaddr_un sun = { .sun_family = AF_UNIX };
-		static const char swap[] = CMD("swap", "") "\n";
-
-		strcpy(sun.sun_path, path);
-		assert_return_code(connect(fd, (struct sockaddr *)&sun, sizeof(sun)),
-				   errno);
-		for (unsigned int i = 0; i < 3; i++)
-			assert_int_equal(send(fd, swap, strlen(swap), 0), strlen(swap));
-	}
-	for (struct pollfd p = { .fd = ctl_fd(ctl), .events = POLLIN };
-	     poll(&p, 1, 0) > 0;)
-		ctl_serve(ctl);
+	/* Nor has it for one that asks, does not read, and goes. */
+	fd = dial(path);
+	while (send(fd, swap, strlen(swap), MSG_DONTWAIT | MSG_NOSIGNAL) ==
+	       (ssize_t)strlen(swap))
+		pump(ctl);
+	assert_int_equal(errno, EAGAIN);
+	/* our socket, the daemon's, and the one descriptor that waits to be sent */
+	assert_int_equal(open_fds(), before + 2 + 3);
 	close(fd);
-	for (struct pollfd p = { .fd = ctl_fd(ctl), .events = POLLIN };
-	     poll(&p, 1, 0) > 0;)
-		ctl_serve(ctl);
+	pump(ctl);
 	assert_int_equal(open_fds(), before + 2);
 	c.request = CMD("stop", "");
 	c.plain = false;
