@@ -3,7 +3,9 @@
  * ghostnic_request() against a real socket, whose other end is a thread that behaves
  * well, badly, or not at all.
  */
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -23,21 +25,22 @@
 
 /* What the server does with the one connection it takes. */
 enum manner {
-	ANSWERS,	/* all of .answer, then closes */
-	DRIPS,		/* .answer byte by byte */
-	FLOODS,		/* bytes without end and without newline */
-	HANGS_UP,	/* closes at once */
-	HALF,		/* .answer, which has no newline, then closes */
-	SILENT,		/* reads, never answers */
+	ANSWERS,  /* all of .answer, then closes */
+	DRIPS,	  /* .answer byte by byte */
+	FLOODS,	  /* bytes without end and without newline */
+	HANGS_UP, /* closes at once */
+	HALF,	  /* .answer, which has no newline, then closes */
+	SILENT,	  /* reads, never answers */
 };
 
 struct server {
 	enum manner manner;
 	const char *answer;
+	unsigned int nfds; /* descriptors that come with each part of the answer */
 	char dir[32], path[64];
 	char got[GHOSTNIC_MAX_REQUEST + 1];
 	int fd;
-	int done[2];		/* closed by the test: SILENT may go */
+	int done[2]; /* closed by the test: SILENT may go */
 	pthread_t thread;
 };
 
@@ -52,10 +55,36 @@ static void read_request(struct server *s, int fd)
 	s->got[len] = '\0';
 }
 
-static bool put(int fd, const char *p, size_t len, size_t step)
+#define MAX_SENT 4
+
+/* As send(), with @nfds descriptors of a file that has nothing to do with it. */
+static ssize_t send_fds(int fd, const char *p, size_t len, unsigned int nfds)
+{
+	struct iovec iov = { (char *)p, len };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	union {
+		char buf[CMSG_SPACE(MAX_SENT * sizeof(int))];
+		struct cmsghdr align;
+	} control = { { 0 } };
+	const int some = STDERR_FILENO;
+
+	if (nfds) {
+		msg.msg_control = control.buf;
+		msg.msg_controllen = CMSG_SPACE(nfds * sizeof(int));
+		control.align.cmsg_level = SOL_SOCKET;
+		control.align.cmsg_type = SCM_RIGHTS;
+		control.align.cmsg_len = CMSG_LEN(nfds * sizeof(int));
+		for (unsigned int i = 0; i < nfds; i++)
+			memcpy(CMSG_DATA(&control.align) + i * sizeof(int), &some,
+			       sizeof(some));
+	}
+	return sendmsg(fd, &msg, MSG_NOSIGNAL);
+}
+
+static bool put(int fd, const char *p, size_t len, size_t step, unsigned int nfds)
 {
 	while (len) {
-		ssize_t n = send(fd, p, len < step ? len : step, MSG_NOSIGNAL);
+		ssize_t n = send_fds(fd, p, len < step ? len : step, nfds);
 
 		if (n < 0)
 			return false;
@@ -78,23 +107,18 @@ static void *serve(void *arg)
 		read_request(s, fd);
 	switch (s->manner) {
 	case ANSWERS:
-	case HALF:
-		put(fd, s->answer, strlen(s->answer), SIZE_MAX);
-		break;
-	case DRIPS:
-		put(fd, s->answer, strlen(s->answer), 1);
-		break;
+	case HALF: put(fd, s->answer, strlen(s->answer), SIZE_MAX, s->nfds); break;
+	case DRIPS: put(fd, s->answer, strlen(s->answer), 1, s->nfds); break;
 	case FLOODS:
 		memset(junk, 'a', sizeof(junk));
-		while (put(fd, junk, sizeof(junk), SIZE_MAX))
+		while (put(fd, junk, sizeof(junk), SIZE_MAX, 0))
 			;
 		break;
 	case SILENT:
 		while (read(s->done[0], &c, 1) > 0)
 			;
 		break;
-	case HANGS_UP:
-		break;
+	case HANGS_UP: break;
 	}
 	close(fd);
 	return NULL;
@@ -140,6 +164,80 @@ static void expect(struct server *s, const char *request, int timeout_ms, int er
 		free(answer);
 }
 
+static unsigned int open_fds(void)
+{
+	unsigned int n = 0;
+	DIR *d = opendir("/proc/self/fd");
+
+	assert_non_null(d);
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
+/* Room for @max descriptors, @n of which are to come, or @err. */
+static void expect_fds(struct server *s, unsigned int max, int err, unsigned int n)
+{
+	int fd[GHOSTNIC_MAX_FDS + 2] = { -7, -7, -7, -7 };
+	unsigned int got = 77, before = open_fds();
+	char *answer = (char *)"untouched";
+
+	start(s);
+	assert_int_equal(ghostnic_request_fds(s->path, "{}", -1, &answer, fd, max, &got),
+			 err);
+	stop(s);
+	if (err) {
+		assert_string_equal(answer, "untouched");
+		assert_int_equal(got, 77);
+		n = 0;
+	} else {
+		assert_string_equal(answer, "yes");
+		free(answer);
+		assert_int_equal(got, n);
+	}
+	assert_int_equal(open_fds(), before + n);
+	for (unsigned int i = 0; i < n; i++) {
+		assert_true(fcntl(fd[i], F_GETFD) & FD_CLOEXEC);
+		assert_int_equal(close(fd[i]), 0);
+	}
+	for (unsigned int i = n; i < GHOSTNIC_MAX_FDS + 2; i++)
+		assert_int_equal(fd[i], -7);
+}
+
+static void test_descriptors(void **state)
+{
+	struct server s = { .manner = ANSWERS, .answer = "yes\n" };
+	unsigned int before;
+
+	expect_fds(&s, 2, 0, 0);
+	s.nfds = 1;
+	expect_fds(&s, 2, 0, 1);
+	expect_fds(&s, 1, 0, 1);
+	expect_fds(&s, 0, -EMSGSIZE, 0);
+	s.nfds = 2;
+	expect_fds(&s, 2, 0, 2);
+	expect_fds(&s, 4, 0, 2);
+	expect_fds(&s, 1, -EMSGSIZE, 0);
+	s.nfds = 3;
+	expect_fds(&s, 2, -EMSGSIZE, 0);
+	s.nfds = MAX_SENT;
+	expect_fds(&s, 4, -EMSGSIZE, 0);
+	/* One with each byte. */
+	s = (struct server){ .manner = DRIPS, .answer = "yes\n", .nfds = 1 };
+	expect_fds(&s, 2, -EMSGSIZE, 0);
+	/* Whoever does not ask for them has none. */
+	s = (struct server){ .manner = ANSWERS, .answer = "yes\n", .nfds = 2 };
+	before = open_fds();
+	expect(&s, "{}", -1, 0, "yes");
+	assert_int_equal(open_fds(), before);
+	/* Nor does a failure leave any. */
+	s = (struct server){ .manner = HALF, .answer = "{", .nfds = 2 };
+	expect_fds(&s, 2, -EPIPE, 0);
+	s = (struct server){ .manner = HANGS_UP };
+	expect_fds(&s, 2, -EPIPE, 0);
+}
+
 static void test_answer(void **state)
 {
 	struct server s = { .manner = ANSWERS, .answer = "{\"ok\":true}\n" };
@@ -157,7 +255,8 @@ static void test_first_line_only(void **state)
 
 static void test_drips(void **state)
 {
-	struct server s = { .manner = DRIPS, .answer = "{\"ok\":false,\"error\":\"no\"}\n" };
+	struct server s = { .manner = DRIPS,
+			    .answer = "{\"ok\":false,\"error\":\"no\"}\n" };
 
 	expect(&s, "{}", -1, 0, "{\"ok\":false,\"error\":\"no\"}");
 }
@@ -234,7 +333,7 @@ static void test_no_daemon(void **state)
 	/* A socket whose daemon died. */
 	expect(&s, "{}", -1, 0, "y");
 	start(&s);
-	shutdown(s.fd, SHUT_RDWR);	/* wakes accept() */
+	shutdown(s.fd, SHUT_RDWR); /* wakes accept() */
 	pthread_join(s.thread, NULL);
 	close(s.fd);
 	assert_int_equal(ghostnic_request(s.path, "{}", -1, &answer), -ECONNREFUSED);
@@ -264,6 +363,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_answer),
+		cmocka_unit_test(test_descriptors),
 		cmocka_unit_test(test_first_line_only),
 		cmocka_unit_test(test_drips),
 		cmocka_unit_test(test_long_answer),
