@@ -3,8 +3,8 @@
 #
 # Run every test. Called by `make test`; needs root and the packages of packages.txt.
 #
-#	B=build tests/run.sh [GROUP...]		GROUP: build unit asan tsan xdp netns vm fuzz
-#						misc; default all
+#	B=build tests/run.sh [GROUP...]		GROUP: build unit asan tsan xdp netns vm
+#						vhost fuzz misc; default all
 #
 # One line per program, a log of each in $B/test/, the tail of it on failure. The last
 # line is "N passed, N failed, N skipped": cmocka programs and network tests count by
@@ -170,6 +170,15 @@ group_vm()
 	done
 }
 
+group_vhost()
+{
+	local t name
+	for t in tests/vhost/*.sh; do
+		name=${t##*/}
+		[ "$name" = qemu-lib.sh ] || cases "vhost/${name%.sh}" 400 bash "$t"
+	done
+}
+
 # The sanitizers of Debian 12 need the address layout of older kernels; see tests.mk.
 NORANDOM=()
 setarch -R true 2>/dev/null && NORANDOM=(setarch -R)
@@ -279,7 +288,7 @@ rm -rf "$LOGS"
 mkdir -p "$LOGS"
 export LOGS
 present | sort >"$LOGS/present.before"
-[ $# -gt 0 ] || set -- build unit asan tsan xdp netns vm fuzz misc
+[ $# -gt 0 ] || set -- build unit asan tsan xdp netns vm vhost fuzz misc
 for group; do
 	echo "$group"
 	"group_$group"
