@@ -108,8 +108,7 @@ static void map_streams(struct iface *i, const char *bpffs)
 static int open_maps(struct iface *i, const char *override)
 {
 	char bpffs[BPFFS_MAX];
-	struct gn_config config = { 0 };
-	const uint32_t zero = 0;
+	void *config;
 	int err, fd;
 
 	err = bpffs_dir(override, bpffs, sizeof(bpffs));
@@ -123,17 +122,20 @@ static int open_maps(struct iface *i, const char *override)
 			i->name, strerror(-fd), i->name);
 		return fd;
 	}
-	err = bpf_map_lookup_elem(fd, &zero, &config) ? -errno : 0;
+	config = mmap(NULL, sizeof(*i->config), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	err = config == MAP_FAILED ? -errno : 0;
 	close(fd);
-	if (err || config.abi != GN_ABI) {
-		log_err("%s: the XDP program has ABI %u, this daemon has %u: run `ghostnic detach %s`, then `ghostnic attach %s`",
-			i->name, config.abi, GN_ABI, i->name, i->name);
+	if (!err)
+		i->config = config;
+	if (err || i->config->abi != GN_ABI) {
+		log_err("%s: the XDP program in place is not of this version (%s): run `ghostnic detach %s`, then `ghostnic attach %s`",
+			i->name, err ? strerror(-err) : "another ABI", i->name, i->name);
 		return err ? err : -EPROTO;
 	}
-	if (config.max_frame != i->mtu + 22)
+	if (i->config->max_frame != i->mtu + 22)
 		log_warn("%s: its MTU was %u when the program was attached, now it is %u: attach again",
-			 i->name, config.max_frame - 22, i->mtu);
-	if (config.flags & GN_CONFIG_STREAM)
+			 i->name, i->config->max_frame - 22, i->mtu);
+	if (i->config->flags & GN_CONFIG_STREAM)
 		map_streams(i, bpffs);
 	i->map_xsks = open_pin(bpffs, i->name, BPFFS_XSKS);
 	i->map_instances = open_pin(bpffs, i->name, BPFFS_INSTANCES);
@@ -146,14 +148,24 @@ static int open_maps(struct iface *i, const char *override)
 	return 0;
 }
 
+/* The map of instances was changed: what CPUs remember of it is out of date. */
+static void next_generation(struct iface *i)
+{
+	uint32_t next = i->config->generation + 1;
+
+	/* Release pairs with XDP's reading it before the map. 0 would turn remembering off. */
+	__atomic_store_n(&i->config->generation, next ? next : 1, __ATOMIC_RELEASE);
+}
+
 /* Entries that a killed daemon left. */
-static void clear_instances(const struct iface *i)
+static void clear_instances(struct iface *i)
 {
 	struct gn_instance_key key;
 
 	while (!bpf_map_get_next_key(i->map_instances, NULL, &key))
 		if (bpf_map_delete_elem(i->map_instances, &key))
 			break;
+	next_generation(i);
 }
 
 /* CPU for the next worker: round robin over those this process may use, from the last
@@ -290,8 +302,11 @@ static int publish(const struct instance *in)
 	const struct gn_instance_key key = key_of(in);
 	const struct gn_instance value = { .id = in->id, .flags = (uint16_t)in->port->gso };
 
-	return bpf_map_update_elem(in->iface->map_instances, &key, &value, BPF_ANY) ?
-		       -errno : 0;
+	int err = bpf_map_update_elem(in->iface->map_instances, &key, &value, BPF_ANY) ?
+			  -errno : 0;
+
+	next_generation(in->iface);
+	return err;
 }
 
 /* port_env.changed() */
@@ -344,6 +359,7 @@ static void drop_instance(struct iface *i, struct instance *in, unsigned int nwo
 	uint16_t slot = GN_INSTANCE_INDEX(in->id);
 
 	bpf_map_delete_elem(i->map_instances, &key);
+	next_generation(i);
 	flood_set_mac(i->flood_fd, i->ifindex, in->conf.mac, false);
 	mirror_stop(in);
 	for (unsigned int q = 0; q < nworkers; q++)
@@ -374,6 +390,8 @@ void iface_close(struct iface *i)
 	for (unsigned int q = 0; i->worker && q < i->nworkers; q++)
 		worker_destroy(i->worker[q]);
 	free(i->worker);
+	if (i->config)
+		munmap(i->config, sizeof(*i->config));
 	if (i->streams)
 		munmap(i->streams, (size_t)i->nstreams * sizeof(struct gn_stream));
 	if (i->flood_fd >= 0)

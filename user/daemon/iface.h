@@ -26,6 +26,7 @@ struct iface {
 	bool local_link;		/* veth: frames never cross a wire */
 	struct loop *loop;
 	int map_xsks, map_instances;	/* pinned maps, opened; -1 */
+	struct gn_config *config;	/* the program's, mapped; NULL before it is open */
 	void *streams;			/* struct gn_stream [nstreams] mapped, or NULL */
 	uint32_t nstreams;
 	int flood_fd;			/* see flood.h */

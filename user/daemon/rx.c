@@ -128,13 +128,19 @@ static const struct gn_tag *tag_of(const struct mbuf_pool *p, uint64_t addr)
 static const struct gn_meta *find_meta(struct worker *w, struct mbuf *m)
 {
 	const struct gn_tag *tag = tag_of(&w->pool, m->addr);
+	const struct gn_meta *meta;
 
-	/* A tag of the chunk's last frame but one names a record that is done with. */
-	if (!w->conf.stream || tag->magic != GN_META_MAGIC_STREAM ||
-	    tag->seq - w->next_seq >= GN_STREAM_SIZE)
-		return meta_at_frame(&w->pool, m);
-	w->next_seq = tag->seq + 1;
-	return &w->conf.stream->rec[tag->seq % GN_STREAM_SIZE];
+	/* The tag of a frame that was in the chunk before names a record that is done with. */
+	if (w->conf.stream && tag->magic == GN_META_MAGIC_STREAM &&
+	    tag->seq - w->next_seq < GN_STREAM_SIZE) {
+		w->next_seq = tag->seq + 1;
+		return &w->conf.stream->rec[tag->seq % GN_STREAM_SIZE];
+	}
+	meta = meta_at_frame(&w->pool, m);
+	/* The stream was full, of records of lost frames at the worst: start anew. */
+	if (meta && w->conf.stream && tag->magic == GN_META_MAGIC_FULL)
+		w->next_seq = tag->seq;
+	return meta;
 }
 
 /*
