@@ -108,6 +108,25 @@ gn_check "no client can write to the packet memory" "$PEER" "$SOCK" write
 gn_check "the other instance worked all along" vm2_works
 gn_stop "$FLOOD" KILL
 
+# The example of ghostnic_port(3), as the page has it.
+example()
+{
+	sed -n '/^\.Bd -literal$/,/^\.Ed$/{//d;s/\\e/\\/g;p}' "$GN_TOP/man/ghostnic_port.3" \
+		>"$GN_TMP/example.c"
+	cc -Wall -Wextra -Werror -I "$GN_TOP/user/lib" -o "$GN_TMP/example" \
+		"$GN_TMP/example.c" "$GN_BIN/libghostnic.a" || return 1
+	gn_spawn EXAMPLE "$GN_TMP/example" "$SOCK"
+	seen=$(gn_port_count vm1 rx_packets)
+	gn_wait 10 above $((seen + 100)) gn_port_count vm1 rx_packets || return 1
+	gn_must gn_ghostnic instance del vm1
+	gn_wait 5 gn_gone "$EXAMPLE" && cat "$GN_TMP/EXAMPLE.log" &&
+		grep -q '[0-9][0-9][0-9] packets, 0 lost' "$GN_TMP/EXAMPLE.log"
+}
+flood
+gn_check "the manual's example counts packets" example
+gn_must gn_ghostnic instance add "vm1,mac=$GN_MAC1,port=shm:$SOCK"
+gn_stop "$FLOOD" KILL
+
 # A client that stands still under load.
 client
 flood

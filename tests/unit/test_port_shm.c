@@ -177,16 +177,26 @@ static bool fetch(struct fix *f, struct gso_frame *fr)
 	return n;
 }
 
+static uint32_t nfree(struct fix *f)
+{
+	uint32_t n;
+
+	pthread_mutex_lock(&f->burst);
+	n = f->pool.nfree;
+	pthread_mutex_unlock(&f->burst);
+	return n;
+}
+
 /* Poll the worker until all chunks are free. */
 static void all_back(struct fix *f)
 {
 	struct gso_frame fr;
 
-	for (int i = 0; f->pool.nfree != CHUNKS && i < WAIT_MS; i++) {
+	for (int i = 0; nfree(f) != CHUNKS && i < WAIT_MS; i++) {
 		fetch(f, &fr);
 		poll(NULL, 0, 1);
 	}
-	assert_int_equal(f->pool.nfree, CHUNKS);
+	assert_int_equal(nfree(f), CHUNKS);
 }
 
 static int receive(struct fix *f, struct ghostnic_packet *pkt, struct iovec *iov)
@@ -205,7 +215,7 @@ static void lends_packets_in_place(void **state)
 	assert_int_equal(ghostnic_port_get_info(f->client)->mtu, 1500);
 	assert_int_equal(ghostnic_port_get_info(f->client)->mac[5], 7);
 	deliver(f, 3, 0x5a);
-	assert_int_equal(f->pool.nfree, CHUNKS - 3);
+	assert_int_equal(nfree(f), CHUNKS - 3);
 	assert_int_equal(receive(f, &pkt, iov), 1);
 	assert_int_equal(pkt.niov, 3);
 	assert_int_equal(pkt.len, 3000);
@@ -266,7 +276,7 @@ static void copies_local_frames(void **state)
 	assert_int_equal(
 		((uint8_t *)iov[pkt.niov - 1].iov_base)[iov[pkt.niov - 1].iov_len - 1],
 		9);
-	assert_int_equal(f->pool.nfree, CHUNKS);
+	assert_int_equal(nfree(f), CHUNKS);
 }
 
 static void takes_frames(void **state)
@@ -305,12 +315,12 @@ static void has_one_client(void **state)
 	assert_int_equal(ghostnic_port_connect(f->path, WAIT_MS, &second), -EBUSY);
 	assert_null(second);
 	deliver(f, 2, 1); /* for teardown: held by a client that leaves */
-	assert_int_equal(f->pool.nfree, CHUNKS - 2);
+	assert_int_equal(nfree(f), CHUNKS - 2);
 	ghostnic_port_close(f->client);
 	f->client = NULL;
 	all_back(f);
 	deliver(f, 2, 1); /* nobody there */
-	assert_int_equal(f->pool.nfree, CHUNKS);
+	assert_int_equal(nfree(f), CHUNKS);
 	assert_int_equal(f->q->stats.rx_dropped, 1);
 	/* Its end reaches the control thread, then the next one is welcome. */
 	for (int i = 0; i < WAIT_MS; i++) {
@@ -338,7 +348,7 @@ static void drops_what_is_too_much(void **state)
 	deliver(f, 1, 1);
 	assert_int_equal(f->q->stats.rx_dropped, 1);
 	assert_int_equal(ghostnic_port_lost(f->client), 1);
-	assert_int_equal(f->pool.nfree, CHUNKS - CHUNKS / 4);
+	assert_int_equal(nfree(f), CHUNKS - CHUNKS / 4);
 	assert_int_equal(receive(f, &pkt, iov), 1);
 	ghostnic_port_release(f->client, 0, &pkt, 1);
 	deliver(f, 1, 1);
@@ -353,11 +363,11 @@ static void throws_out_who_hoards(void **state)
 	for (unsigned int i = 0; i < CHUNKS / 4; i++)
 		deliver(f, 1, 1);
 	log_set_level(LOG_LVL_ERROR);
-	for (int i = 0; i < WAIT_MS && f->pool.nfree != CHUNKS; i++) {
+	for (int i = 0; i < WAIT_MS && nfree(f) != CHUNKS; i++) {
 		deliver(f, 1, 1);
 		poll(NULL, 0, 1);
 	}
-	assert_int_equal(f->pool.nfree, CHUNKS);
+	assert_int_equal(nfree(f), CHUNKS);
 	for (int i = 0; r >= 0 && i < WAIT_MS; i++) {
 		struct iovec iov[GHOSTNIC_PORT_MAX_IOV];
 		struct ghostnic_packet pkt;

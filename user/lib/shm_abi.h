@@ -34,12 +34,13 @@
 #include <linux/types.h>
 #include <linux/virtio_net.h>
 
-#define GN_SHM_MAGIC   0x6e677368U /* "hsgn" in memory */
-#define GN_SHM_ABI     1
-#define GN_SHM_CAPTURE ".capture" /* capture socket: the control socket's path and this  \
-				   */
-#define GN_SHM_MAX_SEGS	  128	  /* of one packet */
-#define GN_SHM_MAX_FRAME  65557	  /* bytes to send, without virtio-net header */
+#define GN_SHM_MAGIC 0x6e677368U /* "hsgn" in memory */
+#define GN_SHM_ABI   1
+#define GN_SHM_CAPTURE                                                                   \
+	".capture"		/* capture socket: the control socket's path and this    \
+				 */
+#define GN_SHM_MAX_SEGS	  128	/* of one packet */
+#define GN_SHM_MAX_FRAME  65557 /* bytes to send, without virtio-net header */
 #define GN_SHM_CACHE_LINE 64
 #define GN_SHM_QUEUE_FDS  3 /* of a gn_shm_queue message, at most */
 
