@@ -7,7 +7,8 @@
  * aggregates by the metadata alone. Every other frame goes to the kernel as it came, and so
  * does an instance's as long as there is no socket. What the fields mean is in
  * offload_shared.h; parse.h reads headers, ident.h makes the identifiers, fast.h
- * knows the next segment of a connection by the one before it, maps.h has the maps.
+ * knows the next segment of a connection by the one before it, verify.h sums payloads,
+ * maps.h has the maps.
  *
  * Runs in the driver's receive loop, on the CPU of the queue. Loaded by libxdp, beside
  * other programs, by kernels from 6.1 on. Takes CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON:
@@ -22,6 +23,7 @@
 #include "maps.h"
 #include "parse.h"
 #include "fast.h"
+#include "verify.h"
 
 /* libxdp's dispatcher: order among the programs, and which verdict lets the next one run. */
 struct {
@@ -297,6 +299,12 @@ int ghostnic(struct xdp_md *ctx)
 		return XDP_PASS;	/* never; the verifier has to be told again */
 	if (!describe_next(&f, conf, &in))
 		describe(&f, c, conf, &in);
+
+	if (conf->flags & GN_CONFIG_VERIFY && f.meta->class != GN_CLASS_ALONE &&
+	    !(f.meta->flags & (GN_F_CSUM_PARTIAL | GN_F_CSUM_NONE)) &&
+	    payload_good(f.data + f.meta->l4_off + f.meta->l4_len, f.end,
+			 f.meta->payload_len, f.meta->payload_sum))
+		f.meta->flags |= GN_F_CSUM_GOOD;
 
 	/* Else there is room elsewhere. */
 	if (unlikely(!rec) && !put_meta(ctx, f.meta, conf->flags, cnt))

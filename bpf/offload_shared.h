@@ -55,6 +55,9 @@ enum gn_class {
  * for hardware to complete. True only where frames never cross a wire (veth). */
 #define GN_F_CSUM_PARTIAL	(1U << 6)
 #define GN_F_CSUM_NONE		(1U << 7)	/* UDP over IPv4 without checksum */
+/* The payload was summed and is what the L4 checksum says. Without it nothing is
+ * known: the payload was not looked at, or it is not good. */
+#define GN_F_CSUM_GOOD		(1U << 8)
 
 /*
  * Written by XDP in front of every frame redirected to AF_XDP; all fields in
@@ -161,6 +164,7 @@ struct gn_config {
 
 #define GN_CONFIG_INBAND	(1U << 0)	/* never use the metadata area */
 #define GN_CONFIG_STREAM	(1U << 1)	/* write records to map "stream" */
+#define GN_CONFIG_VERIFY	(1U << 2)	/* sum payloads that may merge; by the daemon */
 
 /*
  * Outcomes: X(name, meaning). Map "counters" is a per-CPU array with one entry,

@@ -8,9 +8,9 @@
  * walks; an entry whose chain left early is a hole (head is MBUF_NONE) and is
  * skipped. Nothing is searched and nothing is sorted.
  *
- * Checksums are looked at as late as possible: a head is summed when its second
- * segment arrives. A packet that stays alone is delivered as it came, unread,
- * and its receiver checks it as ever.
+ * XDP sums payloads where it can (bpf/verify.h). What it could not is looked at as
+ * late as possible: a head when its second segment arrives. A packet that stays alone
+ * is delivered as it came, and its receiver checks it as ever.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -134,11 +134,18 @@ static uint16_t payload_sum(const struct mbuf_pool *p, const struct mbuf *m,
 	return sum;
 }
 
-/* Is the L4 checksum of @m right? Reads the payload; the answer "yes" is kept in @flags. */
+/*
+ * Is the L4 checksum of @m right? XDP has said so, or the payload is read here. The
+ * answer "yes" is kept in @flags.
+ */
 static bool verified(struct agg *a, const struct mbuf *m, uint8_t *flags)
 {
 	if (*flags & (MBUF_VERIFIED | MBUF_PARTIAL))
 		return true;
+	if (m->meta.flags & GN_F_CSUM_GOOD) {
+		*flags |= MBUF_VERIFIED;
+		return true;
+	}
 	if (!csum_equal(payload_sum(a->pool, m, mbuf_hdr_len(m), m->meta.payload_len),
 			m->meta.payload_sum)) {
 		stat_add(&a->stats.bad_csum, 1);
@@ -321,6 +328,8 @@ static void push_first(struct agg *a, struct mbuf *m, bool opens, uint64_t now_n
 	m->gso_size = meta->payload_len;
 	m->id_step = MBUF_STEP_ANY;
 	m->sum = meta->payload_sum;
+	if (a->conf.checksum == AGG_VERIFY && meta->flags & GN_F_CSUM_GOOD)
+		m->flags |= MBUF_VERIFIED;
 	/* A lone frame stays as it came, unless someone will sum up to its end. */
 	if (opens || m->flags & MBUF_PARTIAL)
 		trim_padding(a->pool, m);

@@ -105,13 +105,13 @@ static void map_streams(struct iface *i, const char *bpffs)
 }
 
 /* Open the maps; check that the program in place speaks this ABI. */
-static int open_maps(struct iface *i, const char *override)
+static int open_maps(struct iface *i, const struct daemon_conf *d)
 {
 	char bpffs[BPFFS_MAX];
 	void *config;
 	int err, fd;
 
-	err = bpffs_dir(override, bpffs, sizeof(bpffs));
+	err = bpffs_dir(d->bpffs, bpffs, sizeof(bpffs));
 	if (err) {
 		log_err("%s: no bpffs: %s", i->name, bpffs_remedy(err));
 		return err;
@@ -135,6 +135,10 @@ static int open_maps(struct iface *i, const char *override)
 	if (i->config->max_frame != i->mtu + 22)
 		log_warn("%s: its MTU was %u when the program was attached, now it is %u: attach again",
 			 i->name, i->config->max_frame - 22, i->mtu);
+	if (d->checksum == AGG_VERIFY)
+		__atomic_or_fetch(&i->config->flags, GN_CONFIG_VERIFY, __ATOMIC_RELAXED);
+	else
+		__atomic_and_fetch(&i->config->flags, ~GN_CONFIG_VERIFY, __ATOMIC_RELAXED);
 	if (i->config->flags & GN_CONFIG_STREAM)
 		map_streams(i, bpffs);
 	i->map_xsks = open_pin(bpffs, i->name, BPFFS_XSKS);
@@ -242,7 +246,7 @@ int iface_open(const struct iface_conf *conf, const struct daemon_conf *d,
 	if (i->nworkers < link.rx_queues)
 		log_warn("%s: %u of %u receive queues are served, the host gets the others' frames",
 			 i->name, i->nworkers, link.rx_queues);
-	err = open_maps(i, d->bpffs);
+	err = open_maps(i, d);
 	if (err)
 		goto fail;
 	i->flood_fd = flood_open(i->ifindex);
