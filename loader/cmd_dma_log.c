@@ -173,7 +173,7 @@ static int show(const struct opts *o)
 	note_beyond(a);
 	if (o->json) {
 		finish_json(a);
-		return rc;
+		return EXIT_DONE;
 	}
 	owner = json_string_value(json_object_get(a, "owner"));
 	printf("%s: DMA log %s%s%s\n", o->instance,
@@ -189,7 +189,7 @@ static int show(const struct opts *o)
 	printf("marked: %lld pages, each as often as it was written\n",
 	       number(a, "marked"));
 	json_decref(a);
-	return rc;
+	return EXIT_DONE;
 }
 
 static int start(const struct opts *o)
@@ -201,12 +201,12 @@ static int start(const struct opts *o)
 		return rc;
 	if (o->json) {
 		finish_json(a);
-		return rc;
+		return EXIT_DONE;
 	}
 	printf("%s: DMA log on, %lld pages of the guest, %lld in each bitmap\n",
 	       o->instance, number(a, "guest_pages"), number(a, "pages"));
 	json_decref(a);
-	return rc;
+	return EXIT_DONE;
 }
 
 /* The owner that the daemon names, malloc()ed; NULL: none */

@@ -241,7 +241,7 @@ int ghostnic_request(const char *path, const char *text, int timeout_ms, char **
 int ghostnic_request_fds(const char *path, const char *text, int timeout_ms,
 			 char **answer, int *fds, unsigned int max, unsigned int *nfds)
 {
-	int got[GHOSTNIC_MAX_FDS];
+	int got[GHOSTNIC_MAX_FDS] = { -1, -1 };
 	struct fd_list l = { .fd = got };
 	int err;
 
@@ -252,8 +252,8 @@ int ghostnic_request_fds(const char *path, const char *text, int timeout_ms,
 			close(got[--l.n]);
 		return err;
 	}
-	if (l.n)
-		memcpy(fds, got, l.n * sizeof(int));
+	for (unsigned int i = 0; i < l.n; i++)
+		fds[i] = got[i];
 	*nfds = l.n;
 	return 0;
 }
