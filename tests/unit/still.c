@@ -21,6 +21,7 @@ void still_init(struct still *s, const char *name)
 	conf_init(&s->conf);
 	snprintf(s->iface.name, sizeof(s->iface.name), "%s", name);
 	s->iface.mtu = 1500;
+	s->iface.config = &s->config;
 	s->iface.map_xsks = s->iface.map_instances = s->iface.flood_fd = -1;
 	s->iface.worker = s->workers;
 	s->iface.nworkers = STILL_QUEUES;

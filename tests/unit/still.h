@@ -15,6 +15,7 @@ struct still {
 	struct daemon_conf conf;
 	struct daemon d;
 	struct iface iface;
+	struct gn_config config;
 	struct worker worker[STILL_QUEUES];
 	struct worker *workers[STILL_QUEUES];
 	uint32_t ring; /* 0: pointers and flags of rings without entries */
