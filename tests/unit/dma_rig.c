@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/* dma_rig: see dma_rig.h. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <linux/vhost_types.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_net.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "../../user/daemon/port_vhost.h"
+#include "dma_rig.h"
+
+#define TX_AT	(GUEST_DATA + DMA_SLOTS * DMA_SLOT_LEN) /* a frame to send */
+#define TX_RING 0x40000ULL /* of the transmit ring in its region */
+#define BIT(n)	(1ULL << (n))
+
+/* ---- requests ------------------------------------------------------------------- */
+
+json_t *dma_ask(struct dma_rig *r, const char *line, struct ctl_fds *fds)
+{
+	char *text = ctl_handle(&r->s.d, line, strlen(line), fds);
+	json_t *o;
+
+	assert_non_null(text);
+	o = json_loads(text, 0, NULL);
+	assert_non_null(o);
+	free(text);
+	return o;
+}
+
+json_t *dma_ask_ok(struct dma_rig *r, const char *line, struct ctl_fds *fds)
+{
+	json_t *o = dma_ask(r, line, fds);
+
+	if (!json_is_true(json_object_get(o, "ok")))
+		fail_msg("%s: %s", line, json_string_value(json_object_get(o, "error")));
+	return o;
+}
+
+void dma_refused(struct dma_rig *r, const char *line, const char *why)
+{
+	struct ctl_fds fds;
+	json_t *o = dma_ask(r, line, &fds);
+	const char *error = json_string_value(json_object_get(o, "error"));
+
+	if (!json_is_false(json_object_get(o, "ok")) || !error || !strstr(error, why))
+		fail_msg("%s: \"%s\" does not say \"%s\"", line, error, why);
+	assert_int_equal(fds.n, 0);
+	json_decref(o);
+}
+
+uint64_t dma_number(const json_t *o, const char *key)
+{
+	const json_t *v = json_object_get(o, key);
+
+	if (!json_is_integer(v))
+		fail_msg("no \"%s\"", key);
+	return (uint64_t)json_integer_value(v);
+}
+
+/* ---- the front end -------------------------------------------------------------- */
+
+static void on_reply(void *arg, uint32_t events)
+{
+	loop_stop(arg);
+}
+
+static void send_msg(struct dma_rig *r, uint32_t request, const void *payload,
+		     uint32_t size, const int *fd, unsigned int nfds)
+{
+	uint32_t hdr[3] = { request, VU_VERSION, size };
+	struct iovec iov[2] = { { hdr, sizeof(hdr) }, { (void *)payload, size } };
+	union {
+		char buf[CMSG_SPACE(VU_MAX_FDS * sizeof(int))];
+		struct cmsghdr align;
+	} control = { { 0 } };
+	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
+
+	if (nfds) {
+		msg.msg_control = control.buf;
+		msg.msg_controllen = CMSG_SPACE(nfds * sizeof(int));
+		control.align.cmsg_level = SOL_SOCKET;
+		control.align.cmsg_type = SCM_RIGHTS;
+		control.align.cmsg_len = CMSG_LEN(nfds * sizeof(int));
+		memcpy(CMSG_DATA(&control.align), fd, nfds * sizeof(int));
+	}
+	assert_int_equal(sendmsg(r->fe, &msg, MSG_NOSIGNAL), sizeof(hdr) + size);
+}
+
+/* The answer to a question comes last. */
+void dma_sync(struct dma_rig *r)
+{
+	struct loop_watch *w;
+	char buf[VU_HDR_SIZE + 8];
+
+	send_msg(r, VU_GET_FEATURES, NULL, 0, NULL, 0);
+	assert_int_equal(loop_watch(r->loop, r->fe, EPOLLIN, on_reply, r->loop, &w), 0);
+	assert_int_equal(loop_run(r->loop), 0);
+	loop_unwatch(r->loop, w);
+	if (recv(r->fe, buf, sizeof(buf), 0) != sizeof(buf))
+		fail_msg("the port closed its front end");
+}
+
+void dma_send_memory(struct dma_rig *r, bool far_too)
+{
+	uint64_t payload[1 + 4 * (GUEST_REGIONS + 1)] = { 0 };
+	unsigned int n = far_too ? GUEST_REGIONS + 1 : GUEST_REGIONS;
+	int fd[GUEST_REGIONS + 1];
+
+	payload[0] = n;
+	for (unsigned int i = 0; i < n; i++) {
+		bool is_far = i == GUEST_REGIONS;
+		uint64_t gpa = is_far ? DMA_FAR : r->g.region[i].gpa;
+
+		payload[1 + 4 * i] = gpa;
+		payload[2 + 4 * i] = is_far ? DMA_FAR_LEN : r->g.region[i].size;
+		payload[3 + 4 * i] = GUEST_UVA + gpa;
+		fd[i] = is_far ? r->far_fd : r->g.region[i].fd;
+	}
+	send_msg(r, VU_SET_MEM_TABLE, payload, (1 + 4 * n) * 8, fd, n);
+}
+
+static void start_ring(struct dma_rig *r, const struct driver *d, uint32_t index)
+{
+	const struct vring_conf c = driver_conf(d);
+	const uint32_t num[2] = { index, c.size };
+	const uint32_t base[2] = { index, c.packed ? 0x80008000 : 0 };
+	const struct vhost_vring_addr addr = {
+		.index = index,
+		.desc_user_addr = c.desc_uva,
+		.avail_user_addr = c.avail_uva,
+		.used_user_addr = c.used_uva,
+	};
+	const uint64_t ring = index;
+	int fd = eventfd(0, EFD_CLOEXEC);
+
+	assert_return_code(fd, errno);
+	send_msg(r, VU_SET_VRING_NUM, num, sizeof(num), NULL, 0);
+	send_msg(r, VU_SET_VRING_BASE, base, sizeof(base), NULL, 0);
+	send_msg(r, VU_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0);
+	send_msg(r, VU_SET_VRING_CALL, &ring, sizeof(ring), &fd, 1);
+	send_msg(r, VU_SET_VRING_KICK, &ring, sizeof(ring), &fd, 1);
+	close(fd);
+}
+
+int dma_dial(const char *path)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_return_code(fd, errno);
+	strcpy(sun.sun_path, path);
+	assert_return_code(connect(fd, (struct sockaddr *)&sun, sizeof(sun)), errno);
+	return fd;
+}
+
+void dma_connect(struct dma_rig *r, bool packed)
+{
+	const struct vring_conf conf = { .packed = packed, .size = DMA_RING_SIZE };
+	uint64_t features = BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_NET_F_MRG_RXBUF) |
+			    BIT(VIRTIO_NET_F_GUEST_CSUM);
+
+	if (packed)
+		features |= BIT(VIRTIO_F_RING_PACKED);
+	driver_init(&r->rx, &r->g, &conf);
+	driver_init(&r->tx, &r->g, &conf);
+	r->tx.desc += TX_RING;
+	r->tx.avail += TX_RING;
+	r->tx.used += TX_RING;
+	r->fe = dma_dial(r->path);
+	send_msg(r, VU_SET_OWNER, NULL, 0, NULL, 0);
+	send_msg(r, VU_SET_FEATURES, &features, sizeof(features), NULL, 0);
+	dma_send_memory(r, false);
+	start_ring(r, &r->rx, 0);
+	start_ring(r, &r->tx, 1);
+	dma_sync(r);
+}
+
+/* ---- set up --------------------------------------------------------------------- */
+
+struct call {
+	void (*fn)(void *arg);
+	void *arg;
+};
+
+static void do_call(struct worker *w, void *arg)
+{
+	const struct call *c = arg;
+
+	c->fn(c->arg);
+}
+
+static void env_call(void *owner, unsigned int queue, void (*fn)(void *arg), void *arg)
+{
+	struct dma_rig *r = owner;
+	struct call c = { fn, arg };
+
+	r->calls[queue]++;
+	worker_call(r->s.workers[queue], do_call, &c);
+}
+
+static void env_changed(void *owner)
+{
+}
+
+static void add_vhost(struct dma_rig *r)
+{
+	struct instance *in = calloc(1, sizeof(*in));
+	char spec[160], err[256] = "";
+
+	assert_non_null(in);
+	snprintf(spec, sizeof(spec), "vm1,mac=52:54:00:12:34:56,port=vhost-user:%s",
+		 r->path);
+	if (conf_parse_instance(spec, &in->conf, err, sizeof(err)))
+		fail_msg("%s", err);
+	in->iface = &r->s.iface;
+	in->conf.port.mtu = 1500;
+	in->env = (struct port_env){ r->loop, r, env_call, env_changed, NULL };
+	assert_int_equal(
+		port_vhost_ops.open(&in->conf.port, &in->env, STILL_QUEUES, &in->port),
+		0);
+	r->s.iface.instance[0] = in;
+	r->in = in;
+}
+
+int dma_setup(void **state)
+{
+	struct dma_rig *r = calloc(1, sizeof(*r));
+
+	assert_non_null(r);
+	r->fe = -1;
+	still_init(&r->s, "veth0");
+	assert_int_equal(loop_create(&r->loop), 0);
+	strcpy(r->dir, "/tmp/test_ctl_dma.XXXXXX");
+	assert_non_null(mkdtemp(r->dir));
+	snprintf(r->path, sizeof(r->path), "%s/vu", r->dir);
+	guest_init(&r->g, false);
+	r->far_fd = memfd_create("far", MFD_CLOEXEC);
+	assert_return_code(ftruncate(r->far_fd, DMA_FAR_LEN), errno);
+	r->far_mem =
+		mmap(NULL, DMA_FAR_LEN, PROT_READ | PROT_WRITE, MAP_SHARED, r->far_fd, 0);
+	assert_ptr_not_equal(r->far_mem, MAP_FAILED);
+	for (unsigned int i = 0; i < GUEST_REGIONS; i++) {
+		r->copy[i] = malloc(r->g.region[i].size);
+		assert_non_null(r->copy[i]);
+	}
+	add_vhost(r);
+	*state = r;
+	return 0;
+}
+
+int dma_teardown(void **state)
+{
+	struct dma_rig *r = *state;
+
+	still_fini(&r->s);
+	loop_destroy(r->loop);
+	if (r->fe >= 0) {
+		close(r->fe);
+		driver_fini(&r->rx);
+		driver_fini(&r->tx);
+	}
+	munmap(r->far_mem, DMA_FAR_LEN);
+	close(r->far_fd);
+	for (unsigned int i = 0; i < GUEST_REGIONS; i++)
+		free(r->copy[i]);
+	guest_fini(&r->g);
+	assert_int_equal(rmdir(r->dir), 0);
+	free(r);
+	return 0;
+}
+
+/* ---- the guest ------------------------------------------------------------------ */
+
+void dma_refill(struct dma_rig *r, unsigned int round)
+{
+	static const uint8_t stale = 0xee;
+	uint64_t cookie;
+	uint32_t len;
+
+	while (driver_get(&r->rx, &cookie, &len))
+		;
+	while (driver_get(&r->tx, &cookie, &len))
+		;
+	for (unsigned int i = 0; i < GUEST_REGIONS - 1; i++)
+		memset(r->g.region[i].base, stale, r->g.region[i].size);
+	for (unsigned int i = 0; i < DMA_SLOTS; i++) {
+		const struct driver_buf b = {
+			GUEST_DATA + ((i * 7 + round) % DMA_SLOTS) * DMA_SLOT_LEN +
+				(round * 131) % 3000,
+			DMA_BUF_LEN,
+		};
+
+		if (r->rx.outstanding >= DMA_SLOTS || driver_add(&r->rx, &b, 0, 1, 0, i))
+			break;
+	}
+}
+
+void dma_snapshot(struct dma_rig *r)
+{
+	for (unsigned int i = 0; i < GUEST_REGIONS; i++)
+		memcpy(r->copy[i], r->g.region[i].base, r->g.region[i].size);
+}
+
+/* ---- the device ------------------------------------------------------------------ */
+
+void dma_deliver(struct dma_rig *r, unsigned int q, uint32_t len, uint8_t fill)
+{
+	struct mbuf_pool *p = &r->s.worker[q].pool;
+	struct mbuf *a = mbuf_alloc(p), *b = mbuf_alloc(p);
+
+	assert_true(a && b && len > 100);
+	memset(a, 0, sizeof(*a));
+	memset(b, 0, sizeof(*b));
+	a->addr = (uint64_t)mbuf_index(p, a) << p->chunk_shift;
+	b->addr = (uint64_t)mbuf_index(p, b) << p->chunk_shift;
+	a->len = 100;
+	b->len = len - 100;
+	a->total = len;
+	a->next = a->tail = mbuf_index(p, b);
+	b->next = MBUF_NONE;
+	a->nsegs = 1;
+	a->nbufs = 2;
+	memset(mbuf_data(p, a), fill, a->len);
+	memset(mbuf_data(p, b), fill, b->len);
+	r->in->port->ops->deliver(r->in->port->queue[q], p, &a, 1);
+}
+
+void dma_inject(struct dma_rig *r, unsigned int q, uint32_t len, uint8_t fill)
+{
+	static uint8_t bytes[8192];
+	struct iovec iov = { bytes, len };
+	const struct gso_frame f = { .iov = &iov, .niov = 1, .len = len };
+
+	assert_true(len <= sizeof(bytes));
+	memset(bytes, fill, len);
+	r->in->port->ops->inject(r->in->port->queue[q], &f);
+}
+
+void dma_transmit(struct dma_rig *r, unsigned int n)
+{
+	const struct driver_buf b = { TX_AT, 12 + 64 };
+	struct gso_frame f;
+	unsigned int got = 0;
+
+	for (unsigned int i = 0; i < n; i++)
+		assert_int_equal(driver_add(&r->tx, &b, 1, 0, 0, i), 0);
+	dma_snapshot(r);
+	while (got < n && r->in->port->ops->fetch(r->in->port->queue[0], &f) == 1)
+		got++;
+	assert_int_equal(got, n);
+}
