@@ -177,7 +177,7 @@ static void go(void *owner)
 
 		vq->off = o;
 		vq->tx_at = 0;
-		vq->trouble = false;
+		vq->trouble = NULL;
 		__atomic_store_n(&vq->quiet, false, __ATOMIC_RELEASE);
 		/* Chains that were there before need no kick of the guest's. */
 		write_event(vq->poke);
@@ -223,10 +223,26 @@ static void hang_up(struct vhost_port *vp)
 	go(vp);
 }
 
+/* Front ends of one port do not silence those of another. */
+static void say(struct vhost_port *vp, enum log_level level, const char *what,
+		const char *why)
+{
+	uint32_t held;
+
+	if (!log_limit_ok(&vp->limit, &held))
+		return;
+	if (held)
+		log_msg(level, "vhost-user %s: %s %s (%u messages more)", vp->conf.arg,
+			what, why, held);
+	else
+		log_msg(level, "vhost-user %s: %s %s", vp->conf.arg, what, why);
+}
+
 /* The front end left. */
 static void left(struct vhost_port *vp)
 {
-	log_info("vhost-user %s: front end disconnected", vp->conf.arg);
+	say(vp, LOG_LVL_INFO, "front end", "disconnected");
+	vp->retry_ms = RETRY_MIN_MS;
 	hang_up(vp);
 	wait_for_front_end(vp);
 }
@@ -234,8 +250,9 @@ static void left(struct vhost_port *vp)
 /* It, or its guest, broke a rule. */
 static void fault(struct vhost_port *vp, const char *why)
 {
-	log_limited(LOG_LVL_ERROR, "vhost-user %s: closed its front end: %s",
-		    vp->conf.arg, why);
+	say(vp, LOG_LVL_ERROR, "closed its front end:", why);
+	/* One that comes back at once with the same fault is not asked at once again. */
+	vp->retry_ms *= 2;
 	for (unsigned int i = 0; i < VU_MAX_RINGS; i++) {
 		const struct vu_ring *r = &vp->dev.ring[i];
 
@@ -258,7 +275,9 @@ static void on_trouble(void *arg, uint32_t events)
 		return;
 	quiet(vp);
 	why = vu_dev_broken(&vp->dev);
-	/* It may have been closed, or repaired by the front end, since. */
+	for (unsigned int i = 0; !why && i < vp->p.nqueues; i++)
+		why = queue_of(vp, i)->trouble;
+	/* The front end that had it may have left since, and another one come. */
 	if (why)
 		fault(vp, why);
 	else
@@ -355,15 +374,14 @@ static void on_message(void *arg, uint32_t events)
 	for (unsigned int i = 0; i < MSG_BUDGET; i++) {
 		struct vu_reply r;
 
+		vp->dev.why[0] = '\0';
 		err = read_message(vp);
 		if (err <= 0)
 			break;
 		vp->got = 0;
 		err = vu_handle(&vp->dev, &vp->msg, &r);
 		if (!err && vp->dev.why[0])
-			log_limited(LOG_LVL_WARN, "vhost-user %s: refused %s",
-				    vp->conf.arg, vp->dev.why);
-		vp->dev.why[0] = '\0';
+			say(vp, LOG_LVL_WARN, "refused", vp->dev.why);
 		if (!err)
 			err = send_reply(vp, &r);
 		if (err)
@@ -389,7 +407,7 @@ static void connected(struct vhost_port *vp, int fd)
 		fault(vp, strerror(-err));
 		return;
 	}
-	log_info("vhost-user %s: front end connected", vp->conf.arg);
+	say(vp, LOG_LVL_INFO, "front end", "connected");
 }
 
 static void on_listen(void *arg, uint32_t events)
@@ -446,7 +464,6 @@ static void on_timer(void *arg, uint32_t events)
 	if (read(vp->timer_fd, &n, sizeof(n)) < 0 || vp->conn_fd >= 0)
 		return;
 	if (!try_connect(vp, &fd)) {
-		vp->retry_ms = RETRY_MIN_MS;
 		connected(vp, fd);
 		return;
 	}
@@ -460,6 +477,8 @@ static void wait_for_front_end(struct vhost_port *vp)
 	int err;
 
 	if (vp->conf.client) {
+		if (vp->retry_ms > RETRY_MAX_MS)
+			vp->retry_ms = RETRY_MAX_MS;
 		arm(vp, vp->retry_ms);
 		return;
 	}

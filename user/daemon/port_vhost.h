@@ -14,6 +14,7 @@
 
 #include <pthread.h>
 
+#include "../lib/log.h"
 #include "port.h"
 #include "vu_proto.h"
 
@@ -56,7 +57,7 @@ struct vhost_queue {
 	uint8_t rarp_frame[VHOST_RARP_FRAME];
 
 	/* Worker. */
-	bool trouble;		  /* a ring broke; reported, the plan is not used */
+	const char *trouble;	  /* what broke, the plan is not used; NULL: nothing */
 	unsigned int tx_at;	  /* ring to look at next */
 	struct vhost_ring *held;  /* whose chain the last fetch() returned, or NULL */
 	struct vring_chain chain; /* that chain */
@@ -83,6 +84,7 @@ struct vhost_port {
 	int listen_fd, conn_fd, timer_fd, trouble_fd; /* -1 */
 	struct loop_watch *listen_watch, *conn_watch, *timer_watch, *trouble_watch;
 	unsigned int retry_ms;
+	struct log_limit limit; /* of what this front end can make us say */
 
 	/* The message that is being read. */
 	uint8_t hdr[VU_HDR_SIZE];

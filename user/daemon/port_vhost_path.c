@@ -32,11 +32,11 @@ static void write_event(int fd)
 }
 
 /* A ring or the memory is broken: leave the plan alone, tell the control thread. */
-static void trouble(struct vhost_queue *vq)
+static void trouble(struct vhost_queue *vq, const char *why)
 {
 	if (vq->trouble)
 		return;
-	vq->trouble = true;
+	vq->trouble = why;
 	write_event(vq->vp->trouble_fd);
 }
 
@@ -48,14 +48,14 @@ static bool usable(const struct vhost_queue *vq)
 static void publish(struct vhost_queue *vq, const struct vhost_ring *r)
 {
 	vring_publish(r->vring);
-	if (vring_should_notify(r->vring)) {
+	if (vring_should_notify(r->vring) && r->call >= 0) {
 		write_event(r->call);
 		stat_add(&vq->q.stats.calls, 1);
 	} else {
 		stat_add(&vq->q.stats.calls_saved, 1);
 	}
-	if (vring_broken(r->vring) || vu_mem_broken(&vq->vp->dev.mem))
-		trouble(vq);
+	if (vring_broken(r->vring) || vu_dev_mem_broken(&vq->vp->dev))
+		trouble(vq, "its ring or memory is broken");
 }
 
 /* ---- to the guest ---------------------------------------------------------------- */
@@ -114,12 +114,8 @@ static int take_room(struct vhost_queue *vq, struct vhost_ring *r, uint32_t need
 	}
 	if (have >= need)
 		return 0;
-	if (err == -EPROTO) {
-		log_limited(LOG_LVL_WARN, "vhost-user %s: a receive buffer of %u bytes",
-			    vq->vp->conf.arg,
-			    room->n ? room->chain[room->n - 1].in_len : 0);
+	if (err == -EPROTO)
 		return err;
-	}
 	if (room->n)
 		vring_untake(r->vring, room->vec, room->chain, room->n);
 	return -ENOSPC;
@@ -159,7 +155,7 @@ static bool put_frame(struct vhost_queue *vq, struct vhost_ring *r,
 
 	if (err) {
 		if (err == -EPROTO)
-			trouble(vq);
+			trouble(vq, "a receive buffer that is short or to be read");
 		stat_add(&vq->q.stats.rx_dropped, 1);
 		return false;
 	}
@@ -433,7 +429,7 @@ static bool discard(struct vhost_queue *vq, struct vhost_ring *r)
 		vq->vec.n = 0;
 		n = vring_take(r->vring, &vq->vec, &vq->chain);
 		if (n < 0)
-			trouble(vq);
+			trouble(vq, "its ring is broken");
 		if (n <= 0)
 			return false;
 		vring_put(r->vring, &vq->vec, &vq->chain, 0);
@@ -460,7 +456,7 @@ static int next_frame(struct vhost_queue *vq, struct vhost_ring *r, struct gso_f
 		vq->vec.n = 0;
 		n = vring_take(r->vring, &vq->vec, &vq->chain);
 		if (n < 0)
-			trouble(vq);
+			trouble(vq, "its ring is broken");
 		if (n <= 0)
 			return 0;
 		vq->held = r;

@@ -299,12 +299,20 @@ static int get_max_mem_slots(struct vu_dev *d, struct vu_msg *m, struct vu_reply
 	return reply_u64(r, m, VU_MEM_MAX_REGIONS);
 }
 
+/*
+ * With several queue pairs QEMU 7.2 sends both messages once for each of them: to add
+ * what is there as it is, or to remove what is not, changes nothing and is no error.
+ */
 static int add_mem_reg(struct vu_dev *d, struct vu_msg *m, struct vu_reply *r)
 {
+	const struct vu_region *have;
 	struct vu_mem_region g;
 	int err;
 
 	memcpy(&g, m->payload + 8, sizeof(g));
+	have = vu_mem_find(&d->mem, g.gpa);
+	if (have && have->gpa == g.gpa && have->uva == g.uva && have->size == g.size)
+		return 0;
 	err = add_region(d, &g, m->fd[0]);
 	return err ? err : remap_rings(d);
 }
@@ -315,8 +323,7 @@ static int rem_mem_reg(struct vu_dev *d, struct vu_msg *m, struct vu_reply *r)
 
 	memcpy(&g, m->payload + 8, sizeof(g));
 	if (vu_mem_del(&d->mem, g.gpa, g.uva, g.size))
-		return fail(d, -EPROTO, "no memory region at %#llx of %#llx bytes",
-			    (unsigned long long)g.gpa, (unsigned long long)g.size);
+		return 0;
 	return remap_rings(d);
 }
 

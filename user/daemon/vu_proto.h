@@ -176,6 +176,13 @@ int vu_handle(struct vu_dev *d, struct vu_msg *m, struct vu_reply *r);
 /** vu_ring_enabled() - may packets pass? Rings without protocol features always are. */
 bool vu_ring_enabled(const struct vu_dev *d, const struct vu_ring *r);
 
+/** vu_dev_mem_broken() - did a file of the device's turn out too short? Any thread */
+static inline bool vu_dev_mem_broken(const struct vu_dev *d)
+{
+	return vu_mem_broken(&d->mem) ||
+	       __atomic_load_n(&d->log_broken, __ATOMIC_RELAXED);
+}
+
 /** vu_dev_broken() - why the guest or its memory broke the device, NULL: it is whole.
  * Any thread that may use the rings. */
 const char *vu_dev_broken(const struct vu_dev *d);

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/* front: see front.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/vhost_types.h>
+#include <linux/virtio_config.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "front.h"
+
+#define BIT(n) (1ULL << (n))
+
+static void on_tick(void *arg, uint32_t events)
+{
+	loop_stop(arg);
+}
+
+void front_pump(struct front *f)
+{
+	assert_int_equal(loop_run(f->loop), 0);
+}
+
+static int event(void)
+{
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	assert_true(fd >= 0);
+	return fd;
+}
+
+uint64_t front_count(int fd)
+{
+	uint64_t n;
+
+	return read(fd, &n, sizeof(n)) == sizeof(n) ? n : 0;
+}
+
+static struct vring_conf ring_conf(uint64_t features)
+{
+	return (struct vring_conf){
+		.size = FRONT_RING_SIZE,
+		.packed = features & BIT(VIRTIO_F_RING_PACKED),
+		.event_idx = features & BIT(VIRTIO_RING_F_EVENT_IDX),
+		.indirect = features & BIT(VIRTIO_RING_F_INDIRECT_DESC),
+		.in_order = features & BIT(VIRTIO_F_IN_ORDER),
+	};
+}
+
+void front_rings(struct front *f, uint64_t features)
+{
+	const struct vring_conf c = ring_conf(features);
+
+	driver_fini(&f->rx);
+	driver_fini(&f->tx);
+	driver_init(&f->rx, &f->guest, &c);
+	driver_init(&f->tx, &f->tx_guest, &c);
+}
+
+void front_init(struct front *f, struct loop *loop, uint64_t features)
+{
+	const struct vring_conf c = ring_conf(features);
+
+	memset(f, 0, sizeof(*f));
+	f->sock = -1;
+	f->loop = loop;
+	f->tick = eventfd(1, EFD_CLOEXEC);
+	assert_true(f->tick >= 0);
+	assert_int_equal(
+		loop_watch(loop, f->tick, EPOLLIN, on_tick, loop, &f->tick_watch), 0);
+	guest_init(&f->guest, false);
+	guest_init(&f->tx_guest, false);
+	driver_init(&f->rx, &f->guest, &c);
+	driver_init(&f->tx, &f->tx_guest, &c);
+	for (int i = 0; i < 2; i++) {
+		f->kick[i] = event();
+		f->call[i] = event();
+	}
+}
+
+void front_fini(struct front *f)
+{
+	front_disconnect(f);
+	loop_unwatch(f->loop, f->tick_watch);
+	close(f->tick);
+	driver_fini(&f->rx);
+	driver_fini(&f->tx);
+	guest_fini(&f->guest);
+	guest_fini(&f->tx_guest);
+	for (int i = 0; i < 2; i++) {
+		close(f->kick[i]);
+		close(f->call[i]);
+	}
+}
+
+int front_connect(struct front *f, const char *path)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	int err;
+
+	strncpy(sun.sun_path, path, sizeof(sun.sun_path) - 1);
+	f->sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_true(f->sock >= 0);
+	if (connect(f->sock, (struct sockaddr *)&sun, sizeof(sun))) {
+		err = -errno;
+		front_disconnect(f);
+		return err;
+	}
+	front_pump(f);
+	return 0;
+}
+
+void front_disconnect(struct front *f)
+{
+	if (f->sock >= 0)
+		close(f->sock);
+	f->sock = -1;
+}
+
+void front_send(struct front *f, uint32_t request, const void *payload, uint32_t size,
+		const int *fd, unsigned int nfds)
+{
+	uint32_t hdr[3] = { request, VU_VERSION, size };
+	struct iovec iov[2] = { { hdr, sizeof(hdr) }, { (void *)payload, size } };
+	union {
+		char buf[CMSG_SPACE(32 * sizeof(int))];
+		struct cmsghdr align;
+	} control = { 0 };
+	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
+
+	if (nfds) {
+		struct cmsghdr *c = &control.align;
+
+		msg.msg_control = control.buf;
+		msg.msg_controllen = CMSG_SPACE(nfds * sizeof(int));
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(nfds * sizeof(int));
+		memcpy(CMSG_DATA(c), fd, nfds * sizeof(int));
+	}
+	assert_int_equal(sendmsg(f->sock, &msg, MSG_NOSIGNAL), sizeof(hdr) + size);
+	front_pump(f);
+}
+
+int front_reply(struct front *f, void *buf, size_t size)
+{
+	ssize_t n = recv(f->sock, buf, size, MSG_DONTWAIT);
+
+	if (n < 0)
+		return errno == ECONNRESET ? 0 : -errno;
+	return (int)n;
+}
+
+void front_state(struct front *f, uint32_t request, uint32_t index, uint32_t num)
+{
+	const struct vhost_vring_state s = { index, num };
+
+	front_send(f, request, &s, sizeof(s), NULL, 0);
+}
+
+static void start_ring(struct front *f, unsigned int index)
+{
+	const struct vring_conf c = driver_conf(index ? &f->tx : &f->rx);
+	const uint64_t shift = index ? FRONT_TX_SHIFT : 0, number = index;
+	const struct vhost_vring_addr a = {
+		.index = index,
+		.desc_user_addr = c.desc_uva + shift,
+		.used_user_addr = c.used_uva + shift,
+		.avail_user_addr = c.avail_uva + shift,
+	};
+
+	front_state(f, VU_SET_VRING_NUM, index, FRONT_RING_SIZE);
+	front_state(f, VU_SET_VRING_BASE, index, c.packed ? 0x80008000 : 0);
+	front_send(f, VU_SET_VRING_ADDR, &a, sizeof(a), NULL, 0);
+	front_send(f, VU_SET_VRING_CALL, &number, sizeof(number), &f->call[index], 1);
+	front_send(f, VU_SET_VRING_KICK, &number, sizeof(number), &f->kick[index], 1);
+}
+
+void front_up(struct front *f, uint64_t features)
+{
+	const uint64_t want = features | BIT(30), protocol = 0x1801f;
+	struct {
+		uint32_t n, pad;
+		struct vu_mem_region region[GUEST_REGIONS + 1];
+	} tab = { .n = GUEST_REGIONS + 1 };
+	const struct guest_region *ring = &f->tx_guest.region[GUEST_REGIONS - 1];
+	int fd[GUEST_REGIONS + 1];
+
+	for (unsigned int i = 0; i < GUEST_REGIONS; i++) {
+		const struct guest_region *r = &f->guest.region[i];
+
+		tab.region[i] =
+			(struct vu_mem_region){ r->gpa, r->size, GUEST_UVA + r->gpa, 0 };
+		fd[i] = r->fd;
+	}
+	tab.region[GUEST_REGIONS] =
+		(struct vu_mem_region){ ring->gpa + FRONT_TX_SHIFT, ring->size,
+					GUEST_UVA + ring->gpa + FRONT_TX_SHIFT, 0 };
+	fd[GUEST_REGIONS] = ring->fd;
+
+	front_count(f->call[0]);
+	front_count(f->call[1]);
+	front_send(f, VU_SET_OWNER, NULL, 0, NULL, 0);
+	front_send(f, VU_SET_PROTOCOL_FEATURES, &protocol, 8, NULL, 0);
+	front_send(f, VU_SET_FEATURES, &want, 8, NULL, 0);
+	front_send(f, VU_SET_MEM_TABLE, &tab, sizeof(tab), fd, GUEST_REGIONS + 1);
+	for (unsigned int i = 0; i < 2; i++) {
+		start_ring(f, i);
+		front_state(f, VU_SET_VRING_ENABLE, i, 1);
+	}
+	assert_int_equal(front_reply(f, &tab, sizeof(tab)), -EAGAIN);
+	/* Each is told once that there may be something. */
+	assert_int_equal(front_count(f->call[0]), 1);
+	assert_int_equal(front_count(f->call[1]), 1);
+}
