@@ -470,6 +470,9 @@ static int send_slot(uint32_t request, unsigned int i, bool with_fd)
 
 static void test_memory_slots(void **state)
 {
+	struct slot_msg other = { .region = region_of(0) };
+	int fd;
+
 	negotiate(F_PROTOCOL, ALL_PROTOCOL);
 	for (unsigned int i = 0; i < GUEST_REGIONS; i++)
 		assert_int_equal(send_slot(VU_ADD_MEM_REG, i, true), 0);
@@ -480,9 +483,24 @@ static void test_memory_slots(void **state)
 	assert_int_equal(t.dev.mem.nregions, GUEST_REGIONS - 2);
 	assert_int_equal(send_slot(VU_ADD_MEM_REG, 0, true), 0);
 	assert_non_null(t.dev.ring[1].vring);
+	/* Once more each, as QEMU does for every queue pair. */
+	assert_int_equal(send_slot(VU_ADD_MEM_REG, 0, true), 0);
+	assert_int_equal(t.dev.mem.nregions, GUEST_REGIONS - 1);
+	assert_int_equal(send_slot(VU_REM_MEM_REG, 1, false), 0);
+	assert_int_equal(t.dev.mem.nregions, GUEST_REGIONS - 1);
+	other.region.uva++; /* overlaps, and is not the same */
+	fd = dup(t.guest.region[0].fd);
+	REFUSED(handle(VU_ADD_MEM_REG, 0, &other, sizeof(other), &fd, 1));
+}
+
+/* A ring's own memory does not go from under it. */
+static void test_ring_keeps_slot(void **state)
+{
+	negotiate(F_PROTOCOL, ALL_PROTOCOL);
+	for (unsigned int i = 0; i < GUEST_REGIONS; i++)
+		assert_int_equal(send_slot(VU_ADD_MEM_REG, i, true), 0);
+	start_ring(1);
 	REFUSED(send_slot(VU_REM_MEM_REG, 3, false));
-	t.dev.protocol = ALL_PROTOCOL;
-	REFUSED(send_slot(VU_REM_MEM_REG, 0, false));
 }
 
 static void test_memory_moves_under_ring(void **state)
@@ -799,6 +817,7 @@ int main(void)
 		TEST(test_needs_feature),
 		TEST(test_memory),
 		TEST(test_memory_slots),
+		TEST(test_ring_keeps_slot),
 		TEST(test_memory_moves_under_ring),
 		TEST(test_ring),
 		TEST(test_ring_without_protocol_features),
