@@ -21,6 +21,8 @@ export B=$GN_BIN
 . "$(dirname "${BASH_SOURCE[0]}")/../vm/lib.sh"
 
 QEMU_INITRD=$GN_TMP/initrd
+QEMU_APPEND="console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable no_timer_check \
+cryptomgr.notests"
 QEMU_SEQ=0
 QEMU_BOOT_S=90		# CPU time of an emulated boot: 4 s
 GUEST_S=60
@@ -28,7 +30,7 @@ declare -A QEMU_PID QEMU_FD
 
 command -v qemu-system-x86_64 >/dev/null || gn_die "qemu-system-x86_64 is missing: make deps"
 
-# qemu_initrd - what guests boot
+# qemu_initrd [ITEM...] - what guests boot, and more for its file system; see mkinitrd.sh
 qemu_initrd()
 {
 	local at
@@ -43,7 +45,7 @@ qemu_initrd()
 		gn_must mv "$VMLINUX.$$" "$VMLINUX"	# xz complains of what follows
 	fi
 	vm_initrd "$QEMU_INITRD" "$GN_TOP/tests/vhost/guest/agent.sh:/test" \
-		@virtio_pci @virtio_net ethtool socat iperf3
+		@virtio_pci @virtio_net ethtool socat iperf3 "$@"
 }
 
 # qemu_boot NAME SOCKET [QEMU-ARG...] - a guest, ready for guest() on return unless it
@@ -52,8 +54,10 @@ qemu_initrd()
 # before; QEMU_MAC; QEMU_SMP, QEMU_MB
 qemu_boot()
 {
-	local name=$1 sock=$2 dir=$GN_TMP/$1 mb=${QEMU_MB:-256} fd
+	local name=$1 sock=$2 dir=$GN_TMP/$1 mb=${QEMU_MB:-256} fd pid=QEMU_$1
 	shift 2
+	[ -n "${QEMU_NETBOOT-}" ] ||
+		set -- "$@" -kernel "$VMLINUX" -initrd "$QEMU_INITRD" -append "$QEMU_APPEND"
 
 	rm -rf "$dir"
 	gn_must mkdir "$dir"
@@ -73,12 +77,10 @@ qemu_boot()
 		-device "virtio-net-pci,netdev=n,mac=${QEMU_MAC:-$GN_MAC1},vectors=0${QEMU_DEVICE-,romfile=}" \
 		-serial "file:$dir/console" -serial "pipe:$dir/tty" \
 		-qmp "unix:$dir/qmp,server=on,wait=off" \
-		-kernel "$VMLINUX" -initrd "$QEMU_INITRD" \
-		-append "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable no_timer_check cryptomgr.notests" "$@"
-	local pid=QEMU_$name
+		"$@"
 	QEMU_PID[$name]=${!pid}
 	case " $* " in
-	*" -incoming "* | *" -boot "*) return ;;
+	*" -incoming "*) return ;;
 	esac
 	qemu_ready "$name" 1 || gn_die "guest $name does not boot"
 }
