@@ -217,12 +217,18 @@ static __always_inline bool put_inband(struct xdp_md *ctx, const struct gn_meta 
 	return true;
 }
 
-/* Where there was no record: into the metadata area, or, last, into the frame. */
-static __always_inline bool put_meta(struct xdp_md *ctx, const struct gn_meta *m, __u32 conf,
+/* c->meta into the record that is there for it, else the metadata area, or, last, the
+ * frame. */
+static __always_inline bool put_meta(struct xdp_md *ctx, const struct cpu *c, __u32 conf,
 				     struct gn_counters *cnt)
 {
 	struct gn_stream *s = stream_of(ctx, conf);
+	const struct gn_meta *m = &c->meta;
 
+	if (s && likely(c->tagged)) {
+		copy_meta(&s->rec[(s->prod - 1) % GN_STREAM_SIZE], m, GN_META_MAGIC);
+		return true;
+	}
 	/* Of a frame without a tag, the stream's reader must not think that it has one. */
 	if (s)
 		s->gap = GN_STREAM_GAP;
@@ -238,19 +244,25 @@ static __always_inline bool put_meta(struct xdp_md *ctx, const struct gn_meta *m
 	return true;
 }
 
+/* Look at the frame, from the start, also for the verifier. Return: false: no Ethernet header */
+static __always_inline bool load_frame(struct frame *f, const struct xdp_md *ctx)
+{
+	asm volatile("" : : : "memory");
+	f->data = (void *)(long)ctx->data;
+	f->end = (void *)(long)ctx->data_end;
+	return f->data + ETH_HLEN <= f->end;
+}
+
 SEC("xdp.frags")
 int ghostnic(struct xdp_md *ctx)
 {
-	struct frame f = {
-		.data = (void *)(long)ctx->data,
-		.end = (void *)(long)ctx->data_end,
-	};
 	const struct gn_config *conf;
 	struct gn_counters *cnt;
 	struct gn_instance in;
 	__u32 zero = 0;
 	struct cpu *c;
 	struct gn_meta *rec;
+	struct frame f;
 
 	cnt = bpf_map_lookup_elem(&counters, &zero);
 	conf = bpf_map_lookup_elem(&config, &zero);
@@ -260,7 +272,7 @@ int ghostnic(struct xdp_md *ctx)
 	count(cnt, GN_CNT_RX);
 
 	/* Whose is it? The host's frames leave here, after one lookup. */
-	if (f.data + ETH_HLEN > f.end) {
+	if (!load_frame(&f, ctx)) {
 		count(cnt, GN_CNT_PASS_MALFORMED);
 		return XDP_PASS;
 	}
@@ -290,31 +302,31 @@ int ghostnic(struct xdp_md *ctx)
 		return XDP_PASS;
 	}
 
-	/* What is it? If there is a record for that, it is written there at once. */
+	/* What is it? What is soon said goes into a record at once, for the rest that is
+	 * too many ways through the parser for the verifier. */
 	rec = take_record(ctx, conf->flags);
+	c->tagged = !!rec;
 	f.meta = rec ? rec : &c->meta;
-	f.data = (void *)(long)ctx->data;
-	f.end = (void *)(long)ctx->data_end;
-	if (f.data + ETH_HLEN > f.end)
-		return XDP_PASS;	/* never; the verifier has to be told again */
-	if (!describe_next(&f, conf, &in))
+	if (!load_frame(&f, ctx))
+		return XDP_PASS;
+	if (!describe_next(&f, conf, &in)) {
+		rec = NULL;
+		f.meta = &c->meta;
+		/* Forget what was learned on the way, so that all ways here are one. */
+		if (!load_frame(&f, ctx))
+			return XDP_PASS;
 		describe(&f, c, conf, &in);
-
-	if (conf->flags & GN_CONFIG_VERIFY && f.meta->class != GN_CLASS_ALONE &&
-	    !(f.meta->flags & (GN_F_CSUM_PARTIAL | GN_F_CSUM_NONE)) &&
-	    payload_good(f.data + f.meta->l4_off + f.meta->l4_len, f.end,
-			 f.meta->payload_len, f.meta->payload_sum))
-		f.meta->flags |= GN_F_CSUM_GOOD;
-
-	/* Else there is room elsewhere. */
-	if (unlikely(!rec) && !put_meta(ctx, f.meta, conf->flags, cnt))
-		return XDP_DROP;
+	}
+	if (!rec) {
+		if (!put_meta(ctx, c, conf->flags, cnt))
+			return XDP_DROP;
+		if (c->meta.class == GN_CLASS_ALONE) {
+			count(cnt, GN_CNT_ALONE);
+			count_detail(cnt, c->work.why);
+		}
+	}
 	count(cnt, GN_CNT_REDIRECT);
 	cnt->v[GN_CNT_REDIRECT_BYTES] += f.len;
-	if (f.meta->class == GN_CLASS_ALONE) {
-		count(cnt, GN_CNT_ALONE);
-		count_detail(cnt, c->work.why);
-	}
 	return XDP_REDIRECT;
 }
 

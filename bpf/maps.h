@@ -70,7 +70,8 @@ struct known {
 /* What a CPU keeps to itself. */
 struct cpu {
 	struct work work;	/* of one frame: too much to clear on the stack each time */
-	struct gn_meta meta;	/* likewise, on its way into the frame */
+	struct gn_meta meta;	/* likewise, on its way to where it stays */
+	__u32 tagged;		/* the frame has a tag, and so a record */
 	__u64 runs;		/* started so far (ident.h) */
 	struct known known[1 << KNOWN_BITS];
 };
