@@ -258,6 +258,24 @@ restarted_daemon()
 	pmd_end
 }
 
+# ---- added while the daemon runs, in its sandbox ---------------------------------------
+added()
+{
+	local how
+	for how in server client; do
+		gn_must gn_ghostnic instance del vm1
+		if [ $how = server ]; then
+			gn_must gn_ghostnic instance add "$SPEC"
+			pmd "mrg_rxbuf=1" icmpecho
+		else
+			gn_must gn_ghostnic instance add "$SPEC,client"
+			pmd "server=1,mrg_rxbuf=1" icmpecho
+		fi
+		round_trips "instance added at run time, $how"
+		pmd_end
+	done
+}
+
 # ---- several queues ----------------------------------------------------------------------
 # pair_world QUEUES - as gn_world, with so many queues on each side
 pair_world()
@@ -292,6 +310,7 @@ one_way
 supers
 killed_front_end
 gn_check "no fault" no_faults
+added
 gn_world_end
 
 gn_world 1500
