@@ -317,6 +317,13 @@ int ghostnic(struct xdp_md *ctx)
 			return XDP_PASS;
 		describe(&f, c, conf, &in);
 	}
+
+	if (conf->flags & GN_CONFIG_VERIFY && f.meta->class != GN_CLASS_ALONE &&
+	    !(f.meta->flags & (GN_F_CSUM_PARTIAL | GN_F_CSUM_NONE)) &&
+	    payload_good(f.data + f.meta->l4_off + f.meta->l4_len, f.end,
+			 f.meta->payload_len, f.meta->payload_sum))
+		f.meta->flags |= GN_F_CSUM_GOOD;
+
 	if (!rec) {
 		if (!put_meta(ctx, c, conf->flags, cnt))
 			return XDP_DROP;
