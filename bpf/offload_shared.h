@@ -25,7 +25,7 @@
  * FULL: it is the first bytes of the frame, as with INBAND. */
 #define GN_META_MAGIC_STREAM	(0x7000 | GN_ABI)
 #define GN_META_MAGIC_FULL	(0x7100 | GN_ABI)
-#define GN_STREAM_SIZE		4096	/* records of a queue, a power of two; more
+#define GN_STREAM_SIZE		8192	/* records of a queue, a power of two; more
 					 * than its RX ring has entries */
 #define GN_STREAM_GAP		1024	/* records; more than a reader takes at once */
 

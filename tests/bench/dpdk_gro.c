@@ -26,7 +26,7 @@
 #include "bench.h"
 
 #define BURST	   64	/* WORKER_BURST, user/daemon/worker.h */
-#define RING_SIZE  2048 /* XSK_RX_SIZE, user/daemon/xsk.h */
+#define RING_SIZE  2048 /* the default of DPDK's af_xdp driver */
 #define POOL_SIZE  8191 /* mbufs */
 #define POOL_CACHE 256
 

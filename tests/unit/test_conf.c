@@ -406,7 +406,7 @@ static void parses_args(void **state)
 	assert_int_equal(c.poll, POLL_ADAPTIVE);
 	assert_int_equal(c.checksum, AGG_VERIFY);
 	assert_int_equal(c.flush_us, 0);
-	assert_int_equal(c.chunks, 4096);
+	assert_int_equal(c.chunks, 8192);
 	assert_string_equal(c.ctl, CONF_DEFAULT_CTL);
 	assert_false(c.foreground);
 	assert_true(c.check_only);

@@ -64,7 +64,7 @@ static const char usage[] =
 	"  --poll MODE         busy, adaptive (default) or wait\n"
 	"  --checksum MODE     verify (default): sum payloads before they merge;\n"
 	"                      carry: add the sums up, the receiver checks\n"
-	"  --chunks N          packet buffers per queue, a power of two (default 4096)\n"
+	"  --chunks N          packet buffers per queue, a power of two (default 8192)\n"
 	"  --ctl PATH          control socket (default " CONF_DEFAULT_CTL ")\n"
 	"  --bpffs DIR         where \"ghostnic attach\" pinned its maps\n"
 	"  --log-level LEVEL   error, warn, info (default) or debug\n"
@@ -83,7 +83,7 @@ void conf_init(struct daemon_conf *c)
 	*c = (struct daemon_conf){
 		.poll = POLL_ADAPTIVE,
 		.checksum = AGG_VERIFY,
-		.chunks = 4096,
+		.chunks = 8192,
 		.log_level = LOG_LVL_INFO,
 		.ctl = CONF_DEFAULT_CTL,
 	};

@@ -25,7 +25,9 @@
 #define XDP_PKT_CONTD	(1 << 0)
 #endif
 
-#define XSK_RX_SIZE	2048	/* ring entries, powers of two */
+/* Ring entries, powers of two. A TCP sender's whole default window, 6 MiB, fits behind a
+ * worker that is away for a moment. */
+#define XSK_RX_SIZE	4096
 #define XSK_RX_DEPTH	256	/* buffers that wait in the fill ring, at the least */
 #define XSK_TX_SIZE	2048
 
