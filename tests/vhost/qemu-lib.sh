@@ -26,11 +26,12 @@ cryptomgr.notests"
 QEMU_SEQ=0
 QEMU_BOOT_S=90		# CPU time of an emulated boot: 4 s
 GUEST_S=60
+QEMU_ITEMS=()
 declare -A QEMU_PID QEMU_FD
 
 command -v qemu-system-x86_64 >/dev/null || gn_die "qemu-system-x86_64 is missing: make deps"
 
-# qemu_initrd [ITEM...] - what guests boot, and more for its file system; see mkinitrd.sh
+# qemu_initrd - what guests boot; QEMU_ITEMS: more for its file system, see mkinitrd.sh
 qemu_initrd()
 {
 	local at
@@ -45,7 +46,7 @@ qemu_initrd()
 		gn_must mv "$VMLINUX.$$" "$VMLINUX"	# xz complains of what follows
 	fi
 	vm_initrd "$QEMU_INITRD" "$GN_TOP/tests/vhost/guest/agent.sh:/test" \
-		@virtio_pci @virtio_net ethtool socat iperf3 "$@"
+		@virtio_pci @virtio_net ethtool socat iperf3 "${QEMU_ITEMS[@]}"
 }
 
 # qemu_boot NAME SOCKET [QEMU-ARG...] - a guest, ready for guest() on return unless it

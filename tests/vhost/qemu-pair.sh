@@ -35,7 +35,8 @@ in_larger_frames()
 	"$@" || return
 	f=$(($(gn_port_count vm2 rx_local) - f))
 	b=$(($(gn_port_count vm1 tx_bytes) - b))
-	[ $f -gt 0 ] && [ $((b / f)) -gt 10000 ] || { echo "$b bytes in $f frames"; return 1; }
+	echo "$b bytes in $f frames"
+	[ $f -gt 0 ] && [ $((b / f)) -gt 10000 ]
 }
 
 # iperf ARG... - towards the peer's server, some bytes have to arrive
@@ -65,8 +66,8 @@ gn_check "two queue pairs" two_queues
 guest_up vm1 11 9000
 guest_up vm2 12 9000
 
-gn_check "jumbo frames to the packed ring" gn_exec peer ping -q -c 5 -i 0.1 -W 5 -s 8900 -M do 10.0.0.11
-gn_check "jumbo frames to the split ring" gn_exec peer ping -q -c 5 -i 0.1 -W 5 -s 8900 -M do 10.0.0.12
+gn_check "jumbo frames to the packed ring" gn_exec peer ping -q -c 5 -i 0.1 -W 5 -s 8900 -M "do" 10.0.0.11
+gn_check "jumbo frames to the split ring" gn_exec peer ping -q -c 5 -i 0.1 -W 5 -s 8900 -M "do" 10.0.0.12
 gn_check "from guest to guest" guest vm1 "ping -q -c 3 -W 5 -s 8900 10.0.0.12"
 gn_check "TCP from guest to guest, whole frames" in_larger_frames guest_copy vm1 vm2 10.0.0.12 8
 gn_check "TCP the other way" guest_copy vm2 vm1 10.0.0.11 8
@@ -81,4 +82,3 @@ gn_check "no fault" no_faults
 
 qemu_end vm1 vm2
 gn_world_end
-exit $GN_FAILED
