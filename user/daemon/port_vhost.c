@@ -19,16 +19,13 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/timerfd.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "port_vhost.h"
 #include "stat.h"
 #include "../lib/log.h"
 
-#define SOCKET_MODE   0600
 #define RETRY_MIN_MS  50
 #define RETRY_MAX_MS  2000
 #define MSG_BUDGET    64 /* messages handled before others get their turn */
@@ -121,7 +118,7 @@ static void add_tx(struct vhost_port *vp, struct vhost_queue *vq, const struct v
 static void plan(struct vhost_port *vp)
 {
 	struct vu_dev *d = &vp->dev;
-	struct vhost_ring rx[VU_MAX_PAIRS];
+	struct vhost_ring rx[VU_MAX_PAIRS] = { { .vring = NULL } };
 	unsigned int nrx = 0, ntx = 0, n = vp->p.nqueues;
 
 	for (unsigned int p = 0; p < VU_MAX_PAIRS; p++) {
@@ -430,31 +427,6 @@ static void arm(struct vhost_port *vp, unsigned int ms)
 	timerfd_settime(vp->timer_fd, 0, &t, NULL);
 }
 
-static struct sockaddr_un address(const struct vhost_port *vp)
-{
-	struct sockaddr_un sun = { .sun_family = AF_UNIX };
-
-	_Static_assert(sizeof(sun.sun_path) == sizeof(vp->conf.arg), "socket path");
-	memcpy(sun.sun_path, vp->conf.arg, sizeof(sun.sun_path));
-	return sun;
-}
-
-static int try_connect(const struct vhost_port *vp, int *out)
-{
-	struct sockaddr_un sun = address(vp);
-	int err, fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-	if (fd < 0)
-		return -errno;
-	if (connect(fd, (struct sockaddr *)&sun, sizeof(sun))) {
-		err = -errno;
-		close(fd);
-		return err;
-	}
-	*out = fd;
-	return 0;
-}
-
 static void on_timer(void *arg, uint32_t events)
 {
 	struct vhost_port *vp = arg;
@@ -463,7 +435,7 @@ static void on_timer(void *arg, uint32_t events)
 
 	if (read(vp->timer_fd, &n, sizeof(n)) < 0 || vp->conn_fd >= 0)
 		return;
-	if (!try_connect(vp, &fd)) {
+	if (!vhost_sock_connect(vp->conf.arg, &fd)) {
 		connected(vp, fd);
 		return;
 	}
@@ -487,55 +459,6 @@ static void wait_for_front_end(struct vhost_port *vp)
 	if (err)
 		log_err("vhost-user %s: takes no front end any more: %s", vp->conf.arg,
 			strerror(-err));
-}
-
-/* A socket file that nobody serves is left from a process that was killed. */
-static int remove_stale(const struct vhost_port *vp)
-{
-	struct stat st;
-	int fd, err;
-
-	if (lstat(vp->conf.arg, &st))
-		return errno == ENOENT ? 0 : -errno;
-	if (!S_ISSOCK(st.st_mode))
-		return -EEXIST;
-	err = try_connect(vp, &fd);
-	if (!err)
-		close(fd);
-	/* EAGAIN: its backlog is full */
-	if (!err || err == -EAGAIN)
-		return -EADDRINUSE;
-	if (err != -ECONNREFUSED)
-		return err;
-	return unlink(vp->conf.arg) && errno != ENOENT ? -errno : 0;
-}
-
-static int start_listening(struct vhost_port *vp)
-{
-	struct sockaddr_un sun = address(vp);
-	int err = remove_stale(vp);
-	mode_t old;
-
-	if (err)
-		return err;
-	vp->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (vp->listen_fd < 0)
-		return -errno;
-	/* The umask gives the file its mode at birth: no moment is open to others. */
-	old = umask(0777 & ~SOCKET_MODE);
-	if (bind(vp->listen_fd, (struct sockaddr *)&sun, sizeof(sun)))
-		err = -errno;
-	umask(old);
-	if (err)
-		goto fail;
-	if (!listen(vp->listen_fd, 8))
-		return 0;
-	err = -errno;
-	unlink(vp->conf.arg);
-fail:
-	close(vp->listen_fd);
-	vp->listen_fd = -1;
-	return err;
 }
 
 /* ---- open, close
@@ -606,7 +529,7 @@ static int open_socket(struct vhost_port *vp)
 	if (err)
 		return err;
 	if (!vp->conf.client)
-		return start_listening(vp);
+		return vhost_sock_listen(vp->conf.arg, &vp->listen_fd);
 	vp->retry_ms = RETRY_MIN_MS;
 	vp->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (vp->timer_fd < 0)

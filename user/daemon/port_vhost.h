@@ -100,4 +100,13 @@ int vhost_fetch(struct port_queue *q, struct gso_frame *f);
 /** vhost_settle() - on the worker: put and publish what it holds */
 void vhost_settle(struct vhost_queue *vq);
 
+/** vhost_sock_connect() - to a front end that listens at @path. Return: 0, -errno */
+int vhost_sock_connect(const char *path, int *out);
+
+/**
+ * vhost_sock_listen() - for front ends at @path, mode 0600; a stale file is replaced
+ * Return: 0, -EADDRINUSE: another process listens, -EEXIST: no socket is there, -errno
+ */
+int vhost_sock_listen(const char *path, int *out);
+
 #endif

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
  * vu_proto: one handler per message, and a table that says what each may carry.
- * Contract in vu_proto.h; control thread.
+ * Contract in vu_proto.h; control thread. Longer than other files: a protocol's handlers
+ * are read beside their table.
  */
 #include <endian.h>
 #include <errno.h>
