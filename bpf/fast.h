@@ -35,6 +35,9 @@ static __always_inline bool describe_tcp4(const struct frame *f, const struct gn
 	if (opt > f->end || LOAD8(ip + 9) != IPPROTO_TCP)
 		return false;
 	l4_len = LOAD8(tcp + 12) >> 4 << 2;
+	len = bpf_ntohs(LOAD16(ip + 2));
+	if (len <= IPV4_LEN + l4_len || len > f->len - l3_off)
+		return false;
 	ports = IDENT_PORTS(LOAD32(tcp), in->id, IPPROTO_TCP, 0);
 	addrs = LOAD64(ip + 12);
 	flow = ident_flow4(ports, addrs, conf);
@@ -65,11 +68,8 @@ static __always_inline bool describe_tcp4(const struct frame *f, const struct gn
 	diff |= s->w.fixed[1] ^ (LOAD32(f->data + 8) | (__u64)LOAD16(ip) << 32 | (__u64)frag << 48);
 	diff |= s->w.tcp[0] ^ (w1 & ~bpf_cpu_to_be64(TCP_WORD_FREE));
 
-	len = bpf_ntohs(LOAD16(ip + 2));
 	pseudo = SUM64(ip + 12);
 	if (sum_fold(SUM64(ip) + LOAD32(ip + 8) + pseudo) != 0xffff)
-		return false;
-	if (len <= IPV4_LEN + l4_len || len > f->len - l3_off)
 		return false;
 	pseudo += bpf_htons(len - IPV4_LEN) + bpf_htons(IPPROTO_TCP);
 	t = LOAD8(tcp + 13);

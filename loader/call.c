@@ -20,8 +20,10 @@ static void explain(int e, const char *path, char *err, size_t errlen)
 	switch (e) {
 	case -ENOENT:
 	case -ECONNREFUSED:
-		snprintf(err, errlen, "no daemon answers on %s; start ghostnicd, or name "
-			 "its socket with --ctl or " GHOSTNIC_SOCKET_ENV, path);
+		snprintf(err, errlen,
+			 "no daemon answers on %s; start ghostnicd, or name "
+			 "its socket with --ctl or " GHOSTNIC_SOCKET_ENV,
+			 path);
 		break;
 	case -EACCES:
 	case -EPERM:
@@ -29,15 +31,18 @@ static void explain(int e, const char *path, char *err, size_t errlen)
 			 path);
 		break;
 	case -ETIMEDOUT:
-		snprintf(err, errlen, "the daemon on %s did not answer in time; "
-			 "see its log", path);
+		snprintf(err, errlen,
+			 "the daemon on %s did not answer in time; "
+			 "see its log",
+			 path);
 		break;
 	case -EPIPE:
-		snprintf(err, errlen, "the daemon on %s closed the connection; it has too "
-			 "many clients or ended, see its log", path);
+		snprintf(err, errlen,
+			 "the daemon on %s closed the connection; it has too "
+			 "many clients or ended, see its log",
+			 path);
 		break;
-	default:
-		snprintf(err, errlen, "control socket %s: %s", path, strerror(-e));
+	default: snprintf(err, errlen, "control socket %s: %s", path, strerror(-e));
 	}
 }
 

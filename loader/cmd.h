@@ -16,7 +16,7 @@ enum {
 	EXIT_DONE = 0,
 	EXIT_FAILED = 1,
 	EXIT_USAGE = 2,
-	EXIT_ABSENT = 3,	/* not attached, or no daemon */
+	EXIT_ABSENT = 3, /* not attached, or no daemon */
 };
 
 enum attach_mode { MODE_AUTO, MODE_NATIVE, MODE_GENERIC };
@@ -28,16 +28,16 @@ struct opts {
 	bool watch;
 	bool verbose;
 	enum attach_mode mode;
-	double interval_s;	/* of --watch and top */
-	unsigned int count;	/* reports to print; 0: no end */
-	const char *bpffs;	/* NULL: find it */
-	const char *ctl;	/* NULL: the default */
-	const char *iface;	/* NULL: the only one */
-	const char *instance;	/* NULL: not named */
-	const char *owner;	/* of a DMA log, NULL: none */
-	const char *file;	/* to write, NULL: none; capture: "-" is standard output */
-	uint32_t snaplen;	/* bytes of a packet to capture */
-	bool segments;		/* capture: cut super-packets into packets */
+	double interval_s;    /* of --watch and top */
+	unsigned int count;   /* reports to print; 0: no end */
+	const char *bpffs;    /* NULL: find it */
+	const char *ctl;      /* NULL: the default */
+	const char *iface;    /* NULL: the only one */
+	const char *instance; /* NULL: not named */
+	const char *owner;    /* of a DMA log, NULL: none */
+	const char *file;     /* to write, NULL: none; capture: "-" is standard output */
+	uint32_t snaplen;     /* bytes of a packet to capture */
+	bool segments;	      /* capture: cut super-packets into packets */
 };
 
 /* Each returns an exit code; argv[0..argc) are the operands. */

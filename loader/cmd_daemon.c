@@ -37,9 +37,10 @@ static long long number(const json_t *o, const char *key)
 
 int cmd_flows(const struct opts *o, int argc, char **argv)
 {
-	static const char *const title[] = { "INTERFACE", "QUEUE", "INSTANCE", "PROTO",
-					     "FLOW", "PACKETS", "FRAMES", "PER FRAME",
-					     "BYTES", "IDLE MS" };
+	static const char *const title[] = { "INTERFACE", "QUEUE",     "INSTANCE",
+					     "PROTO",	  "FLOW",      "PACKETS",
+					     "FRAMES",	  "PER FRAME", "BYTES",
+					     "IDLE MS" };
 	json_t *answer, *f;
 	struct table t;
 	size_t i;
@@ -53,7 +54,8 @@ int cmd_flows(const struct opts *o, int argc, char **argv)
 		return EXIT_DONE;
 	}
 	table_init(&t, title, "<><<<>>>>>");
-	json_array_foreach(json_object_get(answer, "flows"), i, f) {
+	json_array_foreach(json_object_get(answer, "flows"), i, f)
+	{
 		long long packets = number(f, "packets"), frames = number(f, "frames");
 
 		table_row(&t, "%s\t%lld\t%s\t%s\t%s\t%lld\t%lld\t%.1f\t%lld\t%lld",
@@ -75,7 +77,8 @@ static void join(const json_t *list, char *buf, size_t size)
 	json_t *s;
 
 	buf[0] = '\0';
-	json_array_foreach(list, i, s) {
+	json_array_foreach(list, i, s)
+	{
 		const char *v = json_string_value(s);
 
 		if (v && len < size)
@@ -86,8 +89,8 @@ static void join(const json_t *list, char *buf, size_t size)
 
 static int list_instances(const struct opts *o)
 {
-	static const char *const title[] = { "NAME", "INTERFACE", "MAC", "VLAN", "PORT",
-					     "ID", "SUPER-PACKETS" };
+	static const char *const title[] = { "NAME", "INTERFACE", "MAC",	  "VLAN",
+					     "PORT", "ID",	  "SUPER-PACKETS" };
 	json_t *answer, *in;
 	struct table t;
 	char gso[64];
@@ -102,7 +105,8 @@ static int list_instances(const struct opts *o)
 		return EXIT_DONE;
 	}
 	table_init(&t, title, "<<<><><");
-	json_array_foreach(json_object_get(answer, "instances"), i, in) {
+	json_array_foreach(json_object_get(answer, "instances"), i, in)
+	{
 		join(json_object_get(in, "gso"), gso, sizeof(gso));
 		table_row(&t, "%s\t%s\t%s\t%lld\t%s\t%lld\t%s", text(in, "name"),
 			  text(in, "interface"), text(in, "mac"), number(in, "vlan"),
@@ -125,23 +129,29 @@ int cmd_instance(const struct opts *o, int argc, char **argv)
 	if (!strcmp(argv[0], "list") && argc == 1)
 		return list_instances(o);
 	if (argc != 2 || (!add && strcmp(argv[0], "del"))) {
-		out_error("instance takes: add NAME,mac=MAC[,vlan=N],port=PORT, or del NAME, "
+		out_error("instance takes: add NAME,mac=MAC[,vlan=N],port=PORT, or del "
+			  "NAME, "
 			  "or list; see ghostnic instance --help");
 		return EXIT_USAGE;
 	}
 	if (add)
-		rc = ask(o, json_pack("{s:s, s:s, s:s}", "cmd", "instance-add", "spec",
-				      argv[1], "iface", iface), &answer);
+		rc = ask(o,
+			 json_pack("{s:s, s:s, s:s}", "cmd", "instance-add", "spec",
+				   argv[1], "iface", iface),
+			 &answer);
 	else
-		rc = ask(o, json_pack("{s:s, s:s, s:s}", "cmd", "instance-del", "name",
-				      argv[1], "iface", iface), &answer);
+		rc = ask(o,
+			 json_pack("{s:s, s:s, s:s}", "cmd", "instance-del", "name",
+				   argv[1], "iface", iface),
+			 &answer);
 	if (rc)
 		return rc;
 	if (o->json) {
 		out_json(answer);
 		return EXIT_DONE;
 	}
-	printf("%.*s: %s\n", (int)strcspn(argv[1], ","), argv[1], add ? "added" : "removed");
+	printf("%.*s: %s\n", (int)strcspn(argv[1], ","), argv[1],
+	       add ? "added" : "removed");
 	json_decref(answer);
 	return EXIT_DONE;
 }

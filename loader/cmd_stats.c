@@ -11,11 +11,11 @@
 #include "term.h"
 
 struct print {
-	const json_t *before;	/* NULL: totals only */
+	const json_t *before; /* NULL: totals only */
 	double seconds;
-	struct table *table;	/* text */
-	json_t *rates;		/* JSON: interface → owner → counter → rate */
-	char where[160];	/* of the row before */
+	struct table *table; /* text */
+	json_t *rates;	     /* JSON: interface → owner → counter → rate */
+	char where[160];     /* of the row before */
 };
 
 static void print_sample(const struct sample *s, void *arg)
@@ -32,7 +32,8 @@ static void print_sample(const struct sample *s, void *arg)
 	strcpy(p->where, where);
 	if (p->before)
 		fmt_si(snapshot_rate(snapshot_value(p->before, s, 0), s->value,
-				     p->seconds), rate);
+				     p->seconds),
+		       rate);
 	table_row(p->table, "%s\t%s\t%lld\t%s\t%s", again ? "" : where, s->name,
 		  (long long)s->value, rate, s->help);
 }

@@ -19,15 +19,15 @@
 /* Everything known of one interface. */
 struct report {
 	const char *ifname;
-	bool exists;		/* in this network namespace */
+	bool exists; /* in this network namespace */
 	struct link_info link;
 	struct xdp_state xdp;
 	int xdp_err;
 	bool pins;
 	struct pin_ids ids;
 	struct pin_state state;
-	struct gn_config config;	/* abi 0: not readable */
-	const json_t *served;		/* the daemon's view, or NULL */
+	struct gn_config config; /* abi 0: not readable */
+	const json_t *served;	 /* the daemon's view, or NULL */
 };
 
 static bool attached(const struct report *r)
@@ -41,8 +41,10 @@ static const char *word(const struct report *r)
 	if (r->xdp_err)
 		return "unknown";
 	if (attached(r))
-		return pin_complete(&r->ids) && !memcmp(&r->ids, &r->xdp.maps, sizeof(r->ids)) ?
-			       "attached" : "incomplete";
+		return pin_complete(&r->ids) &&
+				       !memcmp(&r->ids, &r->xdp.maps, sizeof(r->ids))
+			       ? "attached"
+			       : "incomplete";
 	if (r->xdp.found == XDP_FOUND_ORPHAN)
 		return "incomplete";
 	return r->pins ? "stale" : "detached";
@@ -77,7 +79,8 @@ static void gather(const char *bpffs, const char *ifname, const json_t *daemon,
 	pin_read_ids(bpffs, ifname, &r->ids);
 	pin_read_state(bpffs, ifname, &r->state);
 	read_config(bpffs, r);
-	json_array_foreach(json_object_get(daemon, "interfaces"), k, i) {
+	json_array_foreach(json_object_get(daemon, "interfaces"), k, i)
+	{
 		const char *n = json_string_value(json_object_get(i, "name"));
 
 		if (n && !strcmp(n, ifname))
@@ -97,9 +100,10 @@ static const char *instance_name(const struct report *r, int id)
 	json_t *in;
 	size_t k;
 
-	json_array_foreach(list, k, in)
-		if (json_integer_value(json_object_get(in, "id")) == id)
-			return json_string_value(json_object_get(in, "name"));
+	json_array_foreach(
+		list, k,
+		in) if (json_integer_value(json_object_get(in, "id")) ==
+			id) return json_string_value(json_object_get(in, "name"));
 	return NULL;
 }
 
@@ -129,7 +133,8 @@ static json_t *instances(const char *bpffs, const struct report *r)
 	    info.value_size != sizeof(in))
 		goto out;
 	/* Bounded: the walk starts again when its key is deleted meanwhile. */
-	for (n = 0; n < 2 * GN_MAX_INSTANCES && !bpf_map_get_next_key(fd, prev, &key); n++) {
+	for (n = 0; n < 2 * GN_MAX_INSTANCES && !bpf_map_get_next_key(fd, prev, &key);
+	     n++) {
 		json_t *names = json_array();
 		const char *name;
 		char mac[18];
@@ -144,10 +149,10 @@ static json_t *instances(const char *bpffs, const struct report *r)
 				json_array_append_new(names, json_string(gso[g].name));
 		format_mac(key.mac, mac);
 		name = instance_name(r, in.id);
-		json_array_append_new(list, json_pack("{s:s?, s:s, s:i, s:i, s:o}", "name",
-						      name, "mac", mac, "vlan",
-						      (int)__builtin_bswap16(key.vlan), "id",
-						      (int)in.id, "gso", names));
+		json_array_append_new(list, json_pack("{s:s?, s:s, s:i, s:i, s:o}",
+						      "name", name, "mac", mac, "vlan",
+						      (int)__builtin_bswap16(key.vlan),
+						      "id", (int)in.id, "gso", names));
 	}
 out:
 	close(fd);
@@ -160,26 +165,26 @@ static json_t *queues(const struct report *r)
 	json_t *out = json_array(), *q;
 	size_t k;
 
-	json_array_foreach(list, k, q)
-		json_array_append_new(out, json_pack(
-			"{s:O, s:O?, s:O?}", "queue", json_object_get(q, "queue"), "zerocopy",
-			json_object_get(q, "zerocopy"), "multi_buffer",
-			json_object_get(q, "multi_buffer")));
+	json_array_foreach(list, k, q) json_array_append_new(
+		out, json_pack("{s:O, s:O?, s:O?}", "queue", json_object_get(q, "queue"),
+			       "zerocopy", json_object_get(q, "zerocopy"), "multi_buffer",
+			       json_object_get(q, "multi_buffer")));
 	return out;
 }
 
 static json_t *to_json(const char *bpffs, const struct report *r)
 {
-	return json_pack(
-		"{s:s, s:s, s:b, s:b, s:s, s:i, s:b, s:i, s:i, s:i, s:i, s:i, s:b, s:o, s:o, s:o}",
-		"name", r->ifname, "state", word(r), "attached", attached(r), "exists",
-		r->exists, "mode", attached(r) ? xdp_mode_name(r->xdp.mode) : "none",
-		"program_id", (int)r->xdp.prog_id, "dispatcher", r->xdp.dispatcher,
-		"other_programs", (int)r->xdp.others, "abi", (int)r->config.abi,
-		"mtu", (int)r->link.mtu, "max_frame", (int)r->config.max_frame,
-		"rx_queues", (int)r->link.rx_queues, "daemon", r->served != NULL,
-		"queues", queues(r), "instances", instances(bpffs, r), "features_off",
-		feature_names(r->state.features_off));
+	return json_pack("{s:s, s:s, s:b, s:b, s:s, s:i, s:b, s:i, s:i, s:i, s:i, s:i, "
+			 "s:b, s:o, s:o, s:o}",
+			 "name", r->ifname, "state", word(r), "attached", attached(r),
+			 "exists", r->exists, "mode",
+			 attached(r) ? xdp_mode_name(r->xdp.mode) : "none", "program_id",
+			 (int)r->xdp.prog_id, "dispatcher", r->xdp.dispatcher,
+			 "other_programs", (int)r->xdp.others, "abi", (int)r->config.abi,
+			 "mtu", (int)r->link.mtu, "max_frame", (int)r->config.max_frame,
+			 "rx_queues", (int)r->link.rx_queues, "daemon", r->served != NULL,
+			 "queues", queues(r), "instances", instances(bpffs, r),
+			 "features_off", feature_names(r->state.features_off));
 }
 
 static void hints(const struct report *r)
@@ -190,16 +195,23 @@ static void hints(const struct report *r)
 		out_note("%s: cannot look at its programs: %s; run as root", n,
 			 strerror(-r->xdp_err));
 	else if (!strcmp(w, "incomplete"))
-		out_note("%s: program and pins do not belong together; run: ghostnic attach %s",
+		out_note("%s: program and pins do not belong together; run: ghostnic "
+			 "attach %s",
 			 n, n);
 	else if (!strcmp(w, "stale"))
 		out_note("%s: pins without their program%s; run: ghostnic detach %s", n,
-			 r->exists ? "" : ", the interface is gone or in another namespace", n);
+			 r->exists ? ""
+				   : ", the interface is gone or in another namespace",
+			 n);
 	if (r->config.abi && r->config.abi != GN_ABI)
-		out_note("%s: attached by another version (ABI %u, this is %u); run: ghostnic "
-			 "attach --force %s", n, r->config.abi, GN_ABI, n);
-	else if (attached(r) && r->config.abi && r->config.max_frame != r->link.mtu + FRAME_OVERHEAD)
-		out_note("%s: the MTU changed since attach; run: ghostnic attach %s", n, n);
+		out_note("%s: attached by another version (ABI %u, this is %u); run: "
+			 "ghostnic "
+			 "attach --force %s",
+			 n, r->config.abi, GN_ABI, n);
+	else if (attached(r) && r->config.abi &&
+		 r->config.max_frame != r->link.mtu + FRAME_OVERHEAD)
+		out_note("%s: the MTU changed since attach; run: ghostnic attach %s", n,
+			 n);
 }
 
 static void print_instances(const json_t *list)
@@ -207,7 +219,8 @@ static void print_instances(const json_t *list)
 	json_t *in;
 	size_t k;
 
-	json_array_foreach(list, k, in) {
+	json_array_foreach(list, k, in)
+	{
 		const char *name = json_string_value(json_object_get(in, "name"));
 		long long vlan = json_integer_value(json_object_get(in, "vlan"));
 
@@ -226,7 +239,8 @@ static void print_text(const char *bpffs, const struct report *r)
 
 	printf("%s: %s", r->ifname, word(r));
 	if (attached(r)) {
-		printf(", %s mode, program %u", xdp_mode_name(r->xdp.mode), r->xdp.prog_id);
+		printf(", %s mode, program %u", xdp_mode_name(r->xdp.mode),
+		       r->xdp.prog_id);
 		if (r->xdp.others)
 			printf(" beside %u other%s", r->xdp.others,
 			       r->xdp.others > 1 ? "s" : "");
@@ -237,10 +251,10 @@ static void print_text(const char *bpffs, const struct report *r)
 	printf("  MTU        %u, ABI %u, %u receive queue%s, link %s\n", r->link.mtu,
 	       r->config.abi, r->link.rx_queues, r->link.rx_queues == 1 ? "" : "s",
 	       r->link.up ? "up" : "down");
-	json_array_foreach(json_object_get(r->served, "queues"), k, q)
-		printf("  socket     queue %lld, %s\n",
-		       (long long)json_integer_value(json_object_get(q, "queue")),
-		       json_is_true(json_object_get(q, "zerocopy")) ? "zero copy" : "copy");
+	json_array_foreach(json_object_get(r->served, "queues"), k, q) printf(
+		"  socket     queue %lld, %s\n",
+		(long long)json_integer_value(json_object_get(q, "queue")),
+		json_is_true(json_object_get(q, "zerocopy")) ? "zero copy" : "copy");
 	if (!r->served)
 		printf("  socket     none: no daemon serves %s\n", r->ifname);
 	list = instances(bpffs, r);
@@ -310,10 +324,12 @@ int cmd_status(const struct opts *o, int argc, char **argv)
 	} else {
 		names = names_to_report(bpffs);
 	}
-	json_object_foreach(names, name, v) {
+	json_object_foreach(names, name, v)
+	{
 		gather(bpffs, name, stats, &r);
 		if (argc && !r.exists && !r.pins) {
-			out_error("%s: no such interface in this network namespace", name);
+			out_error("%s: no such interface in this network namespace",
+				  name);
 			rc = EXIT_FAILED;
 			goto out;
 		}

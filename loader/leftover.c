@@ -24,7 +24,7 @@
 
 #include "xdp.h"
 
-#define MAX_MAPS	16
+#define MAX_MAPS 16
 
 static bool same_map(uint32_t id, const struct pin_ids *ids)
 {
@@ -118,7 +118,8 @@ static int remove_dir(const char *dir)
 	return rmdir(dir) ? -errno : 0;
 }
 
-int xdp_clean_leftovers(const char *bpffs, const struct pin_ids *ids, unsigned int ifindex)
+int xdp_clean_leftovers(const char *bpffs, const struct pin_ids *ids,
+			unsigned int ifindex)
 {
 	const char *root = getenv(XDP_BPFFS_ENVVAR);
 	char base[BPFFS_MAX], dir[BPFFS_MAX + 64];
@@ -149,7 +150,8 @@ int xdp_clean_leftovers(const char *bpffs, const struct pin_ids *ids, unsigned i
 		}
 		if (sscanf(e->d_name, "dispatch-%u-%u", &nr, &id) != 2 ||
 		    id == q.drv_prog_id || id == q.skb_prog_id || id == q.hw_prog_id ||
-		    snprintf(dir, sizeof(dir), "%s/%s", base, e->d_name) >= (int)sizeof(dir))
+		    snprintf(dir, sizeof(dir), "%s/%s", base, e->d_name) >=
+			    (int)sizeof(dir))
 			continue;
 		if (!dir_uses(dir, ids, &empty) && !(empty && !prog_exists(id)))
 			continue;

@@ -14,7 +14,7 @@
 
 #include "link.h"
 
-#define MAX_FEATURES	1024	/* more than any kernel has */
+#define MAX_FEATURES 1024 /* more than any kernel has */
 
 /* ---- rtnetlink ------------------------------------------------------------ */
 
@@ -72,15 +72,9 @@ static void parse_link(const struct nlmsghdr *nh, struct answer *out)
 	out->l.up = ifi->ifi_flags & IFF_UP;
 	for (a = IFLA_RTA(ifi); RTA_OK(a, len); a = RTA_NEXT(a, len)) {
 		switch (a->rta_type & NLA_TYPE_MASK) {
-		case IFLA_IFNAME:
-			attr_str(a, out->l.name, sizeof(out->l.name));
-			break;
-		case IFLA_MTU:
-			out->l.mtu = attr_u32(a);
-			break;
-		case IFLA_LINK:
-			out->l.peer_ifindex = attr_u32(a);
-			break;
+		case IFLA_IFNAME: attr_str(a, out->l.name, sizeof(out->l.name)); break;
+		case IFLA_MTU: out->l.mtu = attr_u32(a); break;
+		case IFLA_LINK: out->l.peer_ifindex = attr_u32(a); break;
 		case IFLA_LINK_NETNSID:
 			out->has_netnsid = true;
 			out->netnsid = (int32_t)attr_u32(a);
@@ -102,7 +96,8 @@ static int query_link(const char *name, uint32_t ifindex, int32_t netnsid,
 {
 	struct request r = {
 		.nh = { .nlmsg_len = NLMSG_LENGTH(sizeof(struct ifinfomsg)),
-			.nlmsg_type = RTM_GETLINK, .nlmsg_flags = NLM_F_REQUEST },
+			.nlmsg_type = RTM_GETLINK,
+			.nlmsg_flags = NLM_F_REQUEST },
 		.ifi = { .ifi_family = AF_UNSPEC, .ifi_index = (int)ifindex },
 	};
 	union {

@@ -15,15 +15,15 @@
 struct link_info {
 	char name[IFNAMSIZ];
 	unsigned int ifindex;
-	uint32_t mtu;			/* bytes */
+	uint32_t mtu; /* bytes */
 	bool up;
-	char kind[16];			/* "veth", "bond"; "": a device */
-	uint32_t rx_queues, tx_queues;	/* in use, 0: unknown */
-	uint32_t peer_ifindex;		/* veth; 0: none */
-	bool peer_elsewhere;		/* the peer is in another namespace */
-	char peer[IFNAMSIZ];		/* its name, "": unknown */
-	uint32_t peer_mtu;		/* bytes, 0: unknown */
-	uint32_t peer_tx_queues;	/* in use, 0: unknown */
+	char kind[16];		       /* "veth", "bond"; "": a device */
+	uint32_t rx_queues, tx_queues; /* in use, 0: unknown */
+	uint32_t peer_ifindex;	       /* veth; 0: none */
+	bool peer_elsewhere;	       /* the peer is in another namespace */
+	char peer[IFNAMSIZ];	       /* its name, "": unknown */
+	uint32_t peer_mtu;	       /* bytes, 0: unknown */
+	uint32_t peer_tx_queues;       /* in use, 0: unknown */
 };
 
 /**
@@ -34,20 +34,20 @@ int link_get(const char *ifname, struct link_info *out);
 
 /* Receive features that hide from XDP what was on the wire. X(bit name, kernel's
  * name, ethtool -K name, why). */
-#define LINK_FEATURES(X)						\
-	X(LRO, "rx-lro", "lro", "it merges packets before XDP sees them") \
-	X(GRO_HW, "rx-gro-hw", "rx-gro-hw", "it merges packets before XDP sees them") \
-	X(UDP_FWD, "rx-udp-gro-forwarding", "rx-udp-gro-forwarding",	\
-	  "it merges UDP packets that AF_XDP may get in generic mode")	\
-	X(GRO_LIST, "rx-gro-list", "rx-gro-list",			\
-	  "it chains packets that AF_XDP may get in generic mode")	\
+#define LINK_FEATURES(X)                                                                 \
+	X(LRO, "rx-lro", "lro", "it merges packets before XDP sees them")                \
+	X(GRO_HW, "rx-gro-hw", "rx-gro-hw", "it merges packets before XDP sees them")    \
+	X(UDP_FWD, "rx-udp-gro-forwarding", "rx-udp-gro-forwarding",                     \
+	  "it merges UDP packets that AF_XDP may get in generic mode")                   \
+	X(GRO_LIST, "rx-gro-list", "rx-gro-list",                                        \
+	  "it chains packets that AF_XDP may get in generic mode")                       \
 	X(RXVLAN, "rx-vlan-hw-parse", "rxvlan", "it hides VLAN tags from XDP")
 
 enum link_feature {
 #define LINK_FEATURE_ENUM(id, kernel, ethtool, why) LINK_FEAT_##id,
 	LINK_FEATURES(LINK_FEATURE_ENUM)
 #undef LINK_FEATURE_ENUM
-	LINK_FEAT_MAX
+		LINK_FEAT_MAX
 };
 
 /* Name for ethtool -K, and the reason to switch it off. */

@@ -34,7 +34,7 @@ enum {
 static const struct cmd {
 	const char *name;
 	int (*run)(const struct opts *o, int argc, char **argv);
-	int min, max;		/* operands */
+	int min, max; /* operands */
 	unsigned int takes;
 	const char *usage, *summary;
 } cmds[] = {
@@ -56,8 +56,10 @@ static const struct cmd {
 	  TAKES_INSTANCE | TAKES_IFACE | TAKES_OWNER | TAKES_FILE | TAKES_WATCH |
 		  TAKES_COUNT | TAKES_FORCE | TAKES_CTL,
 	  "dma-log start|swap|stop|show --instance NAME [--iface IF] [--owner WHO]\n"
-	  "        swap: [-w FILE | --watch[=SECONDS] [--count N]]; stop: [-w FILE] [--force]",
-	  "track which pages of a guest the daemon writes; print those since the last swap" },
+	  "        swap: [-w FILE | --watch[=SECONDS] [--count N]]; stop: [-w FILE] "
+	  "[--force]",
+	  "track which pages of a guest the daemon writes; print those since the last "
+	  "swap" },
 	{ "metrics", cmd_metrics, 0, 0, TAKES_CTL, "metrics",
 	  "the daemon's counters as Prometheus text" },
 	{ "top", cmd_top, 0, 0,
@@ -65,16 +67,30 @@ static const struct cmd {
 	  "top [--interval SECONDS] [--count N] [--once]",
 	  "live view of rates and drops; q quits" },
 	{ "capture", cmd_capture, 0, 0,
-	  TAKES_INSTANCE | TAKES_FILE | TAKES_CAPTURE | TAKES_COUNT | TAKES_IFACE | TAKES_CTL,
-	  "capture --instance NAME -w FILE [-s BYTES] [-c COUNT] [--segments] [--iface IF]",
-	  "write an instance's frames, both directions, to a pcapng file; - is standard output" },
+	  TAKES_INSTANCE | TAKES_FILE | TAKES_CAPTURE | TAKES_COUNT | TAKES_IFACE |
+		  TAKES_CTL,
+	  "capture --instance NAME -w FILE [-s BYTES] [-c COUNT] [--segments] [--iface "
+	  "IF]",
+	  "write an instance's frames, both directions, to a pcapng file; - is standard "
+	  "output" },
 };
 
-#define NCMDS	(sizeof(cmds) / sizeof(cmds[0]))
+#define NCMDS (sizeof(cmds) / sizeof(cmds[0]))
 
-enum { OPT_MODE = 256, OPT_FORCE, OPT_WATCH, OPT_COUNT, OPT_ONCE, OPT_INTERVAL, OPT_IFACE,
-       OPT_BPFFS, OPT_CTL, OPT_INSTANCE, OPT_OWNER,
-       OPT_SEGMENTS };
+enum {
+	OPT_MODE = 256,
+	OPT_FORCE,
+	OPT_WATCH,
+	OPT_COUNT,
+	OPT_ONCE,
+	OPT_INTERVAL,
+	OPT_IFACE,
+	OPT_BPFFS,
+	OPT_CTL,
+	OPT_INSTANCE,
+	OPT_OWNER,
+	OPT_SEGMENTS
+};
 
 static const struct option longopts[] = {
 	{ "json", no_argument, NULL, 'j' },
@@ -103,30 +119,43 @@ static void usage_common(FILE *f, unsigned int takes)
 	fputs("\noptions:\n"
 	      "  -j, --json          JSON on standard output, errors and notes in it\n"
 	      "  -v, --verbose       let libbpf and libxdp speak\n"
-	      "  -h, --help          this text\n", f);
+	      "  -h, --help          this text\n",
+	      f);
 	if (takes & TAKES_BPFFS)
-		fputs("  --bpffs DIRECTORY   where pins are (or environment GHOSTNIC_BPFFS)\n", f);
+		fputs("  --bpffs DIRECTORY   where pins are (or environment "
+		      "GHOSTNIC_BPFFS)\n",
+		      f);
 	if (takes & TAKES_CTL)
-		fputs("  --ctl SOCKET        control socket (or environment GHOSTNIC_CTL)\n", f);
+		fputs("  --ctl SOCKET        control socket (or environment "
+		      "GHOSTNIC_CTL)\n",
+		      f);
 	if (takes & TAKES_IFACE)
-		fputs("  --iface IF          interface, if the daemon serves several\n", f);
+		fputs("  --iface IF          interface, if the daemon serves several\n",
+		      f);
 	if (takes & TAKES_INSTANCE)
 		fputs("  --instance NAME     the instance\n", f);
 	if (takes & TAKES_FILE)
 		fputs("  -w, --write FILE    what to write the result to\n", f);
 	if (takes & TAKES_OWNER)
 		fputs("  --owner WHO         who harvests the log; nobody else may then\n"
-		      "  --force             stop: although another owns it\n", f);
+		      "  --force             stop: although another owns it\n",
+		      f);
 	if (takes & TAKES_CAPTURE)
-		fputs("  -s, --snaplen BYTES most bytes of a frame to keep (default 262144)\n"
+		fputs("  -s, --snaplen BYTES most bytes of a frame to keep (default "
+		      "262144)\n"
 		      "  -c, --count COUNT   stop after so many packets\n"
-		      "  --segments          cut super-packets into packets\n", f);
+		      "  --segments          cut super-packets into packets\n",
+		      f);
 	if (takes & TAKES_MODE)
-		fputs("  --mode MODE         native: in the driver; generic: any interface;\n"
+		fputs("  --mode MODE         native: in the driver; generic: any "
+		      "interface;\n"
 		      "                      auto (default): native if it works\n"
-		      "  --force             attach anew, although attached\n", f);
+		      "  --force             attach anew, although attached\n",
+		      f);
 	if (takes & TAKES_ONCE)
-		fputs("  --once              one frame, as when the output is no terminal\n", f);
+		fputs("  --once              one frame, as when the output is no "
+		      "terminal\n",
+		      f);
 }
 
 static void usage_all(FILE *f)
@@ -137,7 +166,8 @@ static void usage_all(FILE *f)
 	for (i = 0; i < NCMDS; i++)
 		fprintf(f, "  %s\n        %s\n", cmds[i].usage, cmds[i].summary);
 	usage_common(f, TAKES_BPFFS | TAKES_CTL);
-	fputs("\nexit codes: 0 done, 1 failed, 2 usage, 3 not attached or no daemon\n", f);
+	fputs("\nexit codes: 0 done, 1 failed, 2 usage, 3 not attached or no daemon\n",
+	      f);
 }
 
 static void usage_cmd(FILE *f, const struct cmd *c)
@@ -267,7 +297,8 @@ int main(int argc, char **argv)
 			opt = OPT_COUNT;
 		help |= opt == 'h';
 		if (opt != 'h' && !set_option(&o, opt, optarg)) {
-			fprintf(stderr, "ghostnic: --%s: \"%s\" is not one of its values\n",
+			fprintf(stderr,
+				"ghostnic: --%s: \"%s\" is not one of its values\n",
 				long_name(opt), optarg);
 			goto hint;
 		}
@@ -292,8 +323,9 @@ int main(int argc, char **argv)
 	argv += optind + 1;
 	if (bad || argc < c->min || argc > c->max) {
 		fprintf(stderr, "ghostnic: %s %s\n", c->name,
-			bad ? "does not take one of these options" :
-			argc < c->min ? "needs an operand" : "does not take so many operands");
+			bad		? "does not take one of these options"
+			: argc < c->min ? "needs an operand"
+					: "does not take so many operands");
 		usage_cmd(stderr, c);
 		return EXIT_USAGE;
 	}

@@ -164,8 +164,11 @@ const char *fmt_si(double v, char buf[FMT_MAX])
 	if (u == 0)
 		snprintf(buf, FMT_MAX, "%.0f", v);
 	else
-		snprintf(buf, FMT_MAX, "%.*f%c", v < 9.995 ? 2 : v < 99.95 ? 1 : 0, v,
-			 unit[u]);
+		snprintf(buf, FMT_MAX, "%.*f%c",
+			 v < 9.995   ? 2
+			 : v < 99.95 ? 1
+				     : 0,
+			 v, unit[u]);
 	return buf;
 }
 

@@ -27,13 +27,13 @@ void out_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void out_json(json_t *obj);
 
 /* A table whose columns fit their widest cell. */
-#define TABLE_MAX_COLS	12
+#define TABLE_MAX_COLS 12
 
 struct table {
 	unsigned int ncols, nrows, room;
 	const char *const *title;
-	const char *align;	/* one of '<', '>' per column */
-	char **cell;		/* [nrows * ncols], owned */
+	const char *align; /* one of '<', '>' per column */
+	char **cell;	   /* [nrows * ncols], owned */
 };
 
 /**
@@ -51,7 +51,7 @@ void table_row(struct table *t, const char *fmt, ...)
 void table_print(struct table *t, FILE *f);
 
 /** fmt_si() - "1.23 M" style, three or four digits; @buf has FMT_MAX bytes */
-#define FMT_MAX	24
+#define FMT_MAX 24
 const char *fmt_si(double v, char buf[FMT_MAX]);
 
 /**

@@ -15,7 +15,7 @@
 
 #include "pin.h"
 
-#define PIN_PATH_MAX	(BPFFS_MAX + 64)
+#define PIN_PATH_MAX (BPFFS_MAX + 64)
 
 int pin_lock(const char *bpffs, int *fd)
 {
@@ -57,8 +57,8 @@ int pin_create(const char *bpffs, const char *ifname, const struct pin_state *st
 	err = bpffs_pin_path(path, sizeof(path), bpffs, ifname, NULL);
 	if (err)
 		return err;
-	fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "ghostnic_state", sizeof(key), sizeof(*st),
-			    1, NULL);
+	fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "ghostnic_state", sizeof(key),
+			    sizeof(*st), 1, NULL);
 	if (fd < 0)
 		return fd;
 	err = bpf_map_update_elem(fd, &key, st, BPF_ANY);

@@ -21,14 +21,14 @@
 
 #include "../user/lib/bpffs.h"
 
-#define PIN_STATE	"state"
-#define PIN_STATE_ABI	1
+#define PIN_STATE     "state"
+#define PIN_STATE_ABI 1
 
 struct pin_state {
-	uint32_t abi;		/* PIN_STATE_ABI */
+	uint32_t abi; /* PIN_STATE_ABI */
 	uint32_t ifindex;
-	uint64_t netns;		/* link_netns() */
-	uint32_t features_off;	/* mask of enum link_feature that attach switched off */
+	uint64_t netns;	       /* link_netns() */
+	uint32_t features_off; /* mask of enum link_feature that attach switched off */
 	uint32_t pad;
 };
 

@@ -12,26 +12,26 @@
 #include "link.h"
 #include "xdp.h"
 
-#define KERNEL_FRAGS	0x0512	/* 5.18: XDP programs for frames of several buffers */
+#define KERNEL_FRAGS 0x0512 /* 5.18: XDP programs for frames of several buffers */
 
 /* Longest MTU of a program without frags: a 4 KiB page less 256 bytes of headroom,
  * 320 of skb_shared_info and 22 of Ethernet header with two VLAN tags. */
-#define MTU_ONE_PAGE	3498U
+#define MTU_ONE_PAGE 3498U
 
 struct facts {
 	struct link_info link;
 	struct xdp_state xdp;
 	enum attach_mode mode;
-	uint32_t kernel;		/* major << 8 | minor */
-	bool cap_bpf, cap_net_admin;	/* CAP_SYS_ADMIN stands for CAP_BPF */
-	uint32_t features_on;		/* masks of enum link_feature */
+	uint32_t kernel;	     /* major << 8 | minor */
+	bool cap_bpf, cap_net_admin; /* CAP_SYS_ADMIN stands for CAP_BPF */
+	uint32_t features_on;	     /* masks of enum link_feature */
 	uint32_t features_fixed;
-	int peer_txvlan;		/* veth: 1 on, 0 off, below 0: unknown */
+	int peer_txvlan; /* veth: 1 on, 0 off, below 0: unknown */
 };
 
 struct verdict {
-	char error[512];		/* "": go on */
-	uint32_t switch_off;		/* features to switch off, a mask */
+	char error[512];     /* "": go on */
+	uint32_t switch_off; /* features to switch off, a mask */
 	char note[6][256];
 	unsigned int nnotes;
 };

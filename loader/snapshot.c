@@ -59,7 +59,8 @@ json_t *snapshot_xdp(const char *bpffs, const char *ifname)
 
 		for (cpu = 0; cpu < ncpus; cpu++)
 			sum += c[cpu].v[i];
-		json_object_set_new(o, xdp_counter[i].name, json_integer((json_int_t)sum));
+		json_object_set_new(o, xdp_counter[i].name,
+				    json_integer((json_int_t)sum));
 	}
 out:
 	free(c);
@@ -72,7 +73,8 @@ static json_t *find_named(const json_t *list, const char *name)
 	size_t i;
 	json_t *o;
 
-	json_array_foreach(list, i, o) {
+	json_array_foreach(list, i, o)
+	{
 		const char *n = json_string_value(json_object_get(o, "name"));
 
 		if (n && !strcmp(n, name))
@@ -153,7 +155,8 @@ int snapshot_take(const struct opts *o, const char *ifname, json_t **out)
 			add_iface(list, bpffs, names[p], find_named(ifaces, names[p]));
 	if (n >= 0)
 		pin_list_free(names);
-	json_array_foreach(ifaces, k, i) {
+	json_array_foreach(ifaces, k, i)
+	{
 		const char *name = json_string_value(json_object_get(i, "name"));
 
 		if (name && (!ifname || !strcmp(ifname, name)) && !find_named(list, name))
@@ -184,9 +187,12 @@ static void each_in(const char *iface, const char *owner, const json_t *counters
 	const char *name;
 	json_t *v;
 
-	json_object_foreach((json_t *)counters, name, v) {
+	json_object_foreach((json_t *)counters, name, v)
+	{
 		struct sample s = {
-			.iface = iface, .owner = owner, .name = name,
+			.iface = iface,
+			.owner = owner,
+			.name = name,
 			.help = xdp ? xdp_help(name) : "",
 			.value = json_integer_value(v),
 		};
@@ -204,13 +210,15 @@ void snapshot_each(const json_t *snap, void (*fn)(const struct sample *s, void *
 	json_t *iface, *o;
 	char owner[128];
 
-	json_array_foreach(json_object_get(snap, "interfaces"), i, iface) {
+	json_array_foreach(json_object_get(snap, "interfaces"), i, iface)
+	{
 		const char *name = json_string_value(json_object_get(iface, "name"));
 
 		if (!name)
 			continue;
 		each_in(name, "xdp", json_object_get(iface, "xdp"), true, fn, arg);
-		json_array_foreach(json_object_get(iface, "queues"), k, o) {
+		json_array_foreach(json_object_get(iface, "queues"), k, o)
+		{
 			int q = (int)json_integer_value(json_object_get(o, "queue"));
 
 			for (p = 0; p < sizeof(part) / sizeof(part[0]); p++) {
@@ -219,7 +227,8 @@ void snapshot_each(const json_t *snap, void (*fn)(const struct sample *s, void *
 					fn, arg);
 			}
 		}
-		json_array_foreach(json_object_get(iface, "instances"), k, o) {
+		json_array_foreach(json_object_get(iface, "instances"), k, o)
+		{
 			const char *n = json_string_value(json_object_get(o, "name"));
 
 			snprintf(owner, sizeof(owner), "instance %s", n ? n : "?");

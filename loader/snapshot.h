@@ -39,9 +39,9 @@ int snapshot_take(const struct opts *o, const char *ifname, json_t **out);
 /* One counter out of a snapshot; the strings belong to the snapshot. */
 struct sample {
 	const char *iface;
-	const char *owner;	/* "xdp", "queue 0 worker", "instance vm1" */
+	const char *owner; /* "xdp", "queue 0 worker", "instance vm1" */
 	const char *name;
-	const char *help;	/* "" if unknown */
+	const char *help; /* "" if unknown */
 	int64_t value;
 };
 

@@ -17,11 +17,11 @@
 
 #include "term.h"
 
-#define ALT_ON		"\033[?1049h\033[?25l"	/* other screen, no cursor */
-#define ALT_OFF		"\033[?25h\033[?1049l"
-#define HOME		"\033[H"
-#define CLEAR_LINE	"\033[K"
-#define CLEAR_REST	"\033[J"
+#define ALT_ON	   "\033[?1049h\033[?25l" /* other screen, no cursor */
+#define ALT_OFF	   "\033[?25h\033[?1049l"
+#define HOME	   "\033[H"
+#define CLEAR_LINE "\033[K"
+#define CLEAR_REST "\033[J"
 
 static struct termios saved;
 static bool have_saved, have_screen;

@@ -12,7 +12,7 @@
 /* Counters of packets that did not reach whom they were for. An owner matches by
  * its first word and its last, so that queues and instances need no names here. */
 static const struct {
-	const char *first, *last;	/* of sample.owner; last "": any */
+	const char *first, *last; /* of sample.owner; last "": any */
 	const char *name, *reason;
 } drop[] = {
 	{ "xdp", "", "pass_no_socket", "no daemon on the queue; the host got them" },
@@ -21,7 +21,8 @@ static const struct {
 	{ "queue", "kernel", "rx_dropped", "kernel: frame does not fit a chunk" },
 	{ "queue", "kernel", "rx_ring_full", "receive ring full: worker too slow" },
 	{ "queue", "kernel", "rx_fill_ring_empty", "fill ring empty: out of chunks" },
-	{ "queue", "kernel", "rx_invalid", "kernel: invalid descriptor in the fill ring" },
+	{ "queue", "kernel", "rx_invalid",
+	  "kernel: invalid descriptor in the fill ring" },
 	{ "queue", "kernel", "tx_invalid", "kernel: invalid descriptor to send" },
 	{ "queue", "worker", "rx_bad_meta", "no valid metadata" },
 	{ "queue", "worker", "rx_bad_bounds", "metadata contradicts the length" },
@@ -63,11 +64,12 @@ static void add_drop(const struct sample *s, void *arg)
 	if (!why || !s->value)
 		return;
 	snprintf(where, sizeof(where), "%s %s", s->iface, s->owner);
-	json_array_append_new(w->drops, json_pack(
-		"{s:s, s:s, s:s, s:f, s:I}", "where", where, "counter", s->name, "reason",
-		why, "per_s", snapshot_rate(snapshot_value(w->before, s, 0), s->value,
-					    w->seconds),
-		"total", (json_int_t)s->value));
+	json_array_append_new(w->drops,
+			      json_pack("{s:s, s:s, s:s, s:f, s:I}", "where", where,
+					"counter", s->name, "reason", why, "per_s",
+					snapshot_rate(snapshot_value(w->before, s, 0),
+						      s->value, w->seconds),
+					"total", (json_int_t)s->value));
 }
 
 /* Growth of one counter of one owner between the snapshots. */
@@ -76,7 +78,8 @@ static double grown(const json_t *before, const json_t *now, const char *iface,
 {
 	struct sample s = { .iface = iface, .owner = owner, .name = name };
 
-	return snapshot_rate(snapshot_value(before, &s, 0), snapshot_value(now, &s, 0), 1);
+	return snapshot_rate(snapshot_value(before, &s, 0), snapshot_value(now, &s, 0),
+			     1);
 }
 
 static json_t *one_instance(const json_t *before, const json_t *now, double dt,
@@ -90,16 +93,17 @@ static json_t *one_instance(const json_t *before, const json_t *now, double dt,
 	/* Frames of other instances were no packets on the wire. */
 	frames = grown(before, now, iface, owner, "rx_frames") -
 		 grown(before, now, iface, owner, "rx_local");
-	return json_pack(
-		"{s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f}", "name", name, "interface", iface,
-		"rx_pps", rx / dt,
-		"rx_gbps", grown(before, now, iface, owner, "rx_bytes") * 8 / 1e9 / dt,
-		"packets_per_super", frames > 0 ? rx / frames : 0.0,
-		"tx_pps", grown(before, now, iface, owner, "tx_wire") / dt,
-		"tx_gbps", grown(before, now, iface, owner, "tx_bytes") * 8 / 1e9 / dt,
-		"drops_per_s", (grown(before, now, iface, owner, "rx_dropped") +
-				grown(before, now, iface, owner, "tx_dropped") +
-				grown(before, now, iface, owner, "tx_bad")) / dt);
+	return json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f}", "name", name,
+			 "interface", iface, "rx_pps", rx / dt, "rx_gbps",
+			 grown(before, now, iface, owner, "rx_bytes") * 8 / 1e9 / dt,
+			 "packets_per_super", frames > 0 ? rx / frames : 0.0, "tx_pps",
+			 grown(before, now, iface, owner, "tx_wire") / dt, "tx_gbps",
+			 grown(before, now, iface, owner, "tx_bytes") * 8 / 1e9 / dt,
+			 "drops_per_s",
+			 (grown(before, now, iface, owner, "rx_dropped") +
+			  grown(before, now, iface, owner, "tx_dropped") +
+			  grown(before, now, iface, owner, "tx_bad")) /
+				 dt);
 }
 
 static json_t *one_iface(const json_t *before, const json_t *now, double dt,
@@ -125,27 +129,30 @@ json_t *top_compute(const json_t *before, const json_t *now)
 	};
 	size_t k, n;
 
-	json_array_foreach(json_object_get(now, "interfaces"), k, i) {
+	json_array_foreach(json_object_get(now, "interfaces"), k, i)
+	{
 		const char *name = json_string_value(json_object_get(i, "name"));
 
 		if (!name)
 			continue;
-		json_array_append_new(ifaces, one_iface(
-			before, now, w.seconds, name,
-			json_array_size(json_object_get(i, "queues"))));
-		json_array_foreach(json_object_get(i, "instances"), n, in) {
+		json_array_append_new(
+			ifaces, one_iface(before, now, w.seconds, name,
+					  json_array_size(json_object_get(i, "queues"))));
+		json_array_foreach(json_object_get(i, "instances"), n, in)
+		{
 			const char *id = json_string_value(json_object_get(in, "name"));
 
 			if (id)
-				json_array_append_new(instances, one_instance(
-					before, now, w.seconds, name, id));
+				json_array_append_new(
+					instances,
+					one_instance(before, now, w.seconds, name, id));
 		}
 	}
 	snapshot_each(now, add_drop, &w);
 	d = json_object_get(now, "daemon");
 	return json_pack("{s:f, s:O, s:o, s:o, s:o}", "interval_s", w.seconds, "daemon",
-			 d ? d : json_null(), "instances", instances, "interfaces", ifaces,
-			 "drops", w.drops);
+			 d ? d : json_null(), "instances", instances, "interfaces",
+			 ifaces, "drops", w.drops);
 }
 
 static double num(const json_t *o, const char *key)
@@ -162,20 +169,20 @@ static const char *str(const json_t *o, const char *key)
 
 static void render_instances(const json_t *list, FILE *f)
 {
-	static const char *const title[] = { "INSTANCE", "INTERFACE", "RX PKT/S", "RX GBIT/S",
-					     "PKT/SUPER", "TX PKT/S", "TX GBIT/S", "DROPS/S" };
+	static const char *const title[] = { "INSTANCE",  "INTERFACE", "RX PKT/S",
+					     "RX GBIT/S", "PKT/SUPER", "TX PKT/S",
+					     "TX GBIT/S", "DROPS/S" };
 	char rx[FMT_MAX], tx[FMT_MAX], dr[FMT_MAX];
 	struct table t;
 	size_t k;
 	json_t *i;
 
 	table_init(&t, title, "<<>>>>>>");
-	json_array_foreach(list, k, i)
-		table_row(&t, "%s\t%s\t%s\t%.3f\t%.1f\t%s\t%.3f\t%s", str(i, "name"),
-			  str(i, "interface"), fmt_si(num(i, "rx_pps"), rx),
-			  num(i, "rx_gbps"), num(i, "packets_per_super"),
-			  fmt_si(num(i, "tx_pps"), tx), num(i, "tx_gbps"),
-			  fmt_si(num(i, "drops_per_s"), dr));
+	json_array_foreach(list, k, i) table_row(
+		&t, "%s\t%s\t%s\t%.3f\t%.1f\t%s\t%.3f\t%s", str(i, "name"),
+		str(i, "interface"), fmt_si(num(i, "rx_pps"), rx), num(i, "rx_gbps"),
+		num(i, "packets_per_super"), fmt_si(num(i, "tx_pps"), tx),
+		num(i, "tx_gbps"), fmt_si(num(i, "drops_per_s"), dr));
 	if (!t.nrows)
 		fputs("no instances\n", f);
 	table_print(&t, f);
@@ -185,7 +192,8 @@ void top_render(const json_t *r, FILE *f)
 {
 	static const char *const if_title[] = { "INTERFACE", "QUEUES", "SEEN/S",
 						"TO INSTANCES/S", "TO HOST/S" };
-	static const char *const drop_title[] = { "DROPS", "REASON", "PER SECOND", "TOTAL" };
+	static const char *const drop_title[] = { "DROPS", "REASON", "PER SECOND",
+						  "TOTAL" };
 	const json_t *d = json_object_get(r, "daemon");
 	char a[FMT_MAX], b[FMT_MAX], c[FMT_MAX];
 	struct table t;
@@ -200,10 +208,10 @@ void top_render(const json_t *r, FILE *f)
 	render_instances(json_object_get(r, "instances"), f);
 	fputc('\n', f);
 	table_init(&t, if_title, "<>>>>");
-	json_array_foreach(json_object_get(r, "interfaces"), k, i)
-		table_row(&t, "%s\t%.0f\t%s\t%s\t%s", str(i, "name"), num(i, "queues"),
-			  fmt_si(num(i, "seen_pps"), a), fmt_si(num(i, "redirect_pps"), b),
-			  fmt_si(num(i, "host_pps"), c));
+	json_array_foreach(json_object_get(r, "interfaces"), k, i) table_row(
+		&t, "%s\t%.0f\t%s\t%s\t%s", str(i, "name"), num(i, "queues"),
+		fmt_si(num(i, "seen_pps"), a), fmt_si(num(i, "redirect_pps"), b),
+		fmt_si(num(i, "host_pps"), c));
 	table_print(&t, f);
 	fputc('\n', f);
 	table_init(&t, drop_title, "<<>>");

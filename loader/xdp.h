@@ -17,26 +17,26 @@
 #include "../bpf/offload_shared.h"
 #include "pin.h"
 
-#define XDP_PROG_NAME	"ghostnic"
-#define FRAME_OVERHEAD	22	/* bytes: Ethernet header and two VLAN tags */
+#define XDP_PROG_NAME  "ghostnic"
+#define FRAME_OVERHEAD 22 /* bytes: Ethernet header and two VLAN tags */
 
 enum xdp_found {
-	XDP_FOUND_NONE,		/* no program, or others that we can join */
-	XDP_FOUND_OURS,		/* attached */
-	XDP_FOUND_FOREIGN,	/* a program that libxdp did not attach */
-	XDP_FOUND_ORPHAN,	/* a dispatcher to which no program is attached */
-	XDP_FOUND_HIDDEN,	/* a dispatcher whose pins are on another bpffs */
+	XDP_FOUND_NONE,	   /* no program, or others that we can join */
+	XDP_FOUND_OURS,	   /* attached */
+	XDP_FOUND_FOREIGN, /* a program that libxdp did not attach */
+	XDP_FOUND_ORPHAN,  /* a dispatcher to which no program is attached */
+	XDP_FOUND_HIDDEN,  /* a dispatcher whose pins are on another bpffs */
 };
 
 struct xdp_state {
 	enum xdp_found found;
-	enum xdp_attach_mode mode;	/* of whatever is attached; UNSPEC: nothing */
+	enum xdp_attach_mode mode; /* of whatever is attached; UNSPEC: nothing */
 	bool dispatcher;
-	uint32_t main_id;	/* program on the interface */
-	uint32_t prog_id;	/* ours */
-	char name[32];		/* of the program on the interface */
-	unsigned int others;	/* programs beside ours */
-	struct pin_ids maps;	/* that our program uses */
+	uint32_t main_id;    /* program on the interface */
+	uint32_t prog_id;    /* ours */
+	char name[32];	     /* of the program on the interface */
+	unsigned int others; /* programs beside ours */
+	struct pin_ids maps; /* that our program uses */
 };
 
 /** xdp_init() - @bpffs for libxdp too; @verbose: libraries speak on stderr */
@@ -53,9 +53,9 @@ struct xdp_attach_req {
 	const char *ifname;
 	const char *bpffs;
 	enum xdp_attach_mode mode;
-	uint32_t rx_queues;	/* 0: unknown */
-	bool frags;		/* the kernel knows multi-buffer frames */
-	struct gn_config config;	/* flags by mode are added */
+	uint32_t rx_queues;	 /* 0: unknown */
+	bool frags;		 /* the kernel knows multi-buffer frames */
+	struct gn_config config; /* flags by mode are added */
 };
 
 /**
@@ -80,12 +80,14 @@ void xdp_empty_xsks(int fd);
 /**
  * xdp_clean_leftovers() - dispatchers of libxdp that a crash left unattached
  * @bpffs:	directory
- * @ids:	maps of our pins: a dispatcher that holds a program with one of them is ours
+ * @ids:	maps of our pins: a dispatcher that holds a program with one of them is
+ * ours
  * @ifindex:	interface of these pins, 0: it is gone
  *
  * Return: number removed
  */
-int xdp_clean_leftovers(const char *bpffs, const struct pin_ids *ids, unsigned int ifindex);
+int xdp_clean_leftovers(const char *bpffs, const struct pin_ids *ids,
+			unsigned int ifindex);
 
 /** xdp_mode_name() - "native", "generic", "offload" */
 const char *xdp_mode_name(enum xdp_attach_mode mode);

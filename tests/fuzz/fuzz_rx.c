@@ -29,16 +29,20 @@
 #ifdef HAVE_ASAN
 #include <sanitizer/asan_interface.h>
 #else
-#define ASAN_POISON_MEMORY_REGION(p, n)		((void)(p), (void)(n))
-#define ASAN_UNPOISON_MEMORY_REGION(p, n)	((void)(p), (void)(n))
+#define ASAN_POISON_MEMORY_REGION(p, n)	  ((void)(p), (void)(n))
+#define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
 #endif
 
-#define CHUNKS		256
-#define MAX_BUFS	17	/* of one frame */
-#define FIRST_MIN	576	/* the kernel fills the first buffer before it adds one */
+#define CHUNKS	  256
+#define MAX_BUFS  17  /* of one frame */
+#define FIRST_MIN 576 /* the kernel fills the first buffer before it adds one */
 
 /* Not assert(): also checked where NDEBUG is set. */
-#define MUST(x)	do { if (!(x)) abort(); } while (0)
+#define MUST(x)                                                                          \
+	do {                                                                             \
+		if (!(x))                                                                \
+			abort();                                                         \
+	} while (0)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -61,14 +65,14 @@ static unsigned int byte(struct input *in)
 
 struct waste {
 	struct gso_sink sink;
-	uint8_t *buf;		/* of the last frame only */
+	uint8_t *buf; /* of the last frame only */
 	unsigned int n;
 };
 
 /* Each frame in an allocation of its own size: a sanitizer knows its end. */
 static void *waste_get(struct gso_sink *s, uint32_t len)
 {
-	struct waste *w = (struct waste *)s;	/* first member */
+	struct waste *w = (struct waste *)s; /* first member */
 
 	free(w->buf);
 	w->buf = malloc(len);
@@ -174,9 +178,9 @@ static void patch(struct input *in, struct gn_meta *meta, unsigned int n)
 
 /*
  * Operation byte, low two bits:
- *	0, 1	a frame: length (2 bytes, little-endian, modulo 16 KiB), with bit 5 sizes of
- *		its buffers (2 bytes); with bit 2 metadata (32 bytes), else
- *		pkt_meta()'s with as many bytes patched as bits 3 and 4 say; the frame's bytes
+ *	0, 1	a frame: length (2 bytes, little-endian, modulo 16 KiB), with bit 5 sizes
+ *of its buffers (2 bytes); with bit 2 metadata (32 bytes), else pkt_meta()'s with as many
+ *bytes patched as bits 3 and 4 say; the frame's bytes
  *	2	a stream: its number (2 bytes); each packet's metadata patched likewise
  *	3	end of a burst: time that passes (1 byte, 100 ns)
  */
@@ -204,8 +208,7 @@ static void run(struct input *in)
 			packet(st.pkt[i].frame, st.pkt[i].len, &meta, RIG_BUF, RIG_BUF);
 		}
 		return;
-	default:
-		break;
+	default: break;
 	}
 	len = byte(in);
 	len |= (byte(in) & 63) << 8;
@@ -221,7 +224,7 @@ static void run(struct input *in)
 		in->p += n;
 		in->left -= n;
 	}
-	memset(frame, 0xab, len);	/* what the input lacks */
+	memset(frame, 0xab, len); /* what the input lacks */
 	if (in->left)
 		memcpy(frame, in->p, len < in->left ? len : in->left);
 	len = len > in->left + 64 ? (uint32_t)in->left + 64 : len;

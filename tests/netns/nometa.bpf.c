@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
 /*
- * An XDP program that steals into ghostnic's sockets: it redirects IPv4 frames to the same
- * XSKMAP, but writes no metadata. What the daemon must recognise. Test only.
+ * An XDP program that steals into ghostnic's sockets: it redirects IPv4 frames to the
+ * same XSKMAP, but writes no metadata. What the daemon must recognise. Test only.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>

@@ -17,7 +17,8 @@ int vlan_push(struct __sk_buff *skb)
 {
 	if (skb->vlan_present)
 		return TC_ACT_SHOT;
-	return bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), VLAN) ? TC_ACT_SHOT : TC_ACT_OK;
+	return bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), VLAN) ? TC_ACT_SHOT
+								    : TC_ACT_OK;
 }
 
 SEC("pop")

@@ -52,7 +52,7 @@ static uint32_t parse_ip(struct model_pkt *p, uint32_t len, uint8_t *proto)
 		if (hlen < 20 || p->l3 + hlen > p->end || p->end > len)
 			return 0;
 		if (words(0, ip, hlen) != 0xffff || be(ip + 6, 2) & 0x3fff)
-			return 0;		/* bad header, or a fragment */
+			return 0; /* bad header, or a fragment */
 		p->ip_opt = hlen > 20;
 		p->id4 = (uint16_t)be(ip + 4, 2);
 		*proto = ip[9];
@@ -72,7 +72,7 @@ static uint32_t parse_ip(struct model_pkt *p, uint32_t len, uint8_t *proto)
 		*proto = f[n];
 		n += 8 + f[n + 1] * 8U;
 	}
-	return n <= p->end ? n : 0;		/* a fragment header is no TCP or UDP */
+	return n <= p->end ? n : 0; /* a fragment header is no TCP or UDP */
 }
 
 void model_parse(struct model_pkt *p, uint32_t len)
@@ -90,7 +90,8 @@ void model_parse(struct model_pkt *p, uint32_t len)
 	ip = p->frame + p->l3;
 	l4 = p->frame + p->l4;
 	l4_len = p->end - p->l4;
-	if (proto == 6 && l4_len >= 20 && l4[12] >> 4 >= 5 && (l4[12] >> 4) * 4U <= l4_len) {
+	if (proto == 6 && l4_len >= 20 && l4[12] >> 4 >= 5 &&
+	    (l4[12] >> 4) * 4U <= l4_len) {
 		p->tcp = true;
 		p->data = p->l4 + (l4[12] >> 4) * 4U;
 		p->seq = be(l4 + 4, 4);
@@ -112,12 +113,12 @@ void model_parse(struct model_pkt *p, uint32_t len)
 	p->partial = !p->no_csum && field == pseudo;
 }
 
-#define SYN	0x02
-#define RST	0x04
-#define URG	0x20
-#define CWR	0x80
-#define FIN	0x01
-#define PSH	0x08
+#define SYN 0x02
+#define RST 0x04
+#define URG 0x20
+#define CWR 0x80
+#define FIN 0x01
+#define PSH 0x08
 
 static bool ends_chain(const struct model_pkt *p)
 {
@@ -133,7 +134,7 @@ static bool suitable(const struct model_conf *c, const struct model_pkt *p)
 		return false;
 	if (p->ip_opt)
 		return false;
-	if (p->end == p->data)			/* no payload */
+	if (p->end == p->data) /* no payload */
 		return false;
 	if (p->tcp && p->flags & (SYN | RST | URG))
 		return false;
@@ -149,7 +150,7 @@ static bool mergeable(const struct model_conf *c, const struct model_pkt *p)
 		return false;
 	if (c->trust_partial && p->partial)
 		return true;
-	return c->carry || p->good;		/* carry: good or bad, the sum tells */
+	return c->carry || p->good; /* carry: good or bad, the sum tells */
 }
 
 bool model_may_head(const struct model_conf *c, const struct model_pkt *p)
@@ -170,32 +171,32 @@ static bool same_headers(const struct model_pkt *a, const struct model_pkt *b)
 		return false;
 	if (a->l3 != b->l3 || a->l4 != b->l4 || a->data != b->data)
 		return false;
-	if (!same(a, b, 0, a->l3))		/* Ethernet and tags */
+	if (!same(a, b, 0, a->l3)) /* Ethernet and tags */
 		return false;
 	if (a->v6) {
-		if (!same(a, b, a->l3, 4))	/* traffic class, flow label */
+		if (!same(a, b, a->l3, 4)) /* traffic class, flow label */
 			return false;
-		if (!same(a, b, a->l3 + 6, a->l4 - a->l3 - 6))	/* rest, extensions */
+		if (!same(a, b, a->l3 + 6, a->l4 - a->l3 - 6)) /* rest, extensions */
 			return false;
 	} else {
-		if (!same(a, b, a->l3, 2))	/* TOS and ECN */
+		if (!same(a, b, a->l3, 2)) /* TOS and ECN */
 			return false;
-		if (!same(a, b, a->l3 + 6, 4))	/* DF, TTL, protocol */
+		if (!same(a, b, a->l3 + 6, 4)) /* DF, TTL, protocol */
 			return false;
 		if (!same(a, b, a->l3 + 12, 8))
 			return false;
 	}
-	if (!same(a, b, a->l4, 4))		/* ports */
+	if (!same(a, b, a->l4, 4)) /* ports */
 		return false;
 	if (a->udp)
 		return true;
-	if (!same(a, b, a->l4 + 8, 4))		/* ack */
+	if (!same(a, b, a->l4 + 8, 4)) /* ack */
 		return false;
 	if ((a->flags ^ b->flags) & ~(CWR | FIN | PSH))
 		return false;
-	if (!same(a, b, a->l4 + 14, 2))		/* window */
+	if (!same(a, b, a->l4 + 14, 2)) /* window */
 		return false;
-	return same(a, b, a->l4 + 18, a->data - a->l4 - 18);	/* urgent pointer, options */
+	return same(a, b, a->l4 + 18, a->data - a->l4 - 18); /* urgent pointer, options */
 }
 
 bool model_may_join(const struct model_conf *c, const struct model_chain *ch,
@@ -214,7 +215,7 @@ bool model_may_join(const struct model_conf *c, const struct model_chain *ch,
 		return false;
 	if (len > size)
 		return false;
-	if (ch->last.end - ch->last.data < size)	/* a shorter one was the last */
+	if (ch->last.end - ch->last.data < size) /* a shorter one was the last */
 		return false;
 	if (h->data - h->l3 + ch->bytes + len > 65535)
 		return false;
@@ -226,7 +227,7 @@ bool model_may_join(const struct model_conf *c, const struct model_chain *ch,
 		if (step > 1 || (ch->step >= 0 && step != ch->step))
 			return false;
 	}
-	if (h->partial != p->partial)		/* kinds of checksum do not mix */
+	if (h->partial != p->partial) /* kinds of checksum do not mix */
 		return false;
 	return true;
 }
@@ -272,7 +273,8 @@ void model_push(struct model *m, struct model_pkt *p, uint32_t len, uint64_t now
 	m->leader[p->id] = p->id;
 	if (!p->flow)
 		return;
-	/* Payloads are read when a second segment comes, so a bad one takes a slot too. */
+	/* Payloads are read when a second segment comes, so a bad one takes a slot too.
+	 */
 	takes_slot = suitable(&m->conf, p) && !ends_chain(p);
 	for (unsigned int i = 0; i < m->nopen; i++) {
 		struct model_chain *ch = &m->open[i];
@@ -280,14 +282,14 @@ void model_push(struct model *m, struct model_pkt *p, uint32_t len, uint64_t now
 		if (ch->head.flow % m->conf.nslots != p->flow % m->conf.nslots)
 			continue;
 		if (ch->head.flow != p->flow && !takes_slot)
-			return;			/* another flow's chain can stay */
+			return; /* another flow's chain can stay */
 		if (ch->head.flow == p->flow && model_may_join(&m->conf, ch, p)) {
 			m->leader[p->id] = ch->head.id;
 			if (model_chain_add(ch, p))
 				drop_open(m, i);
 			return;
 		}
-		drop_open(m, i);		/* leaves before the packet */
+		drop_open(m, i); /* leaves before the packet */
 		break;
 	}
 	if (model_may_head(&m->conf, p)) {

@@ -16,49 +16,49 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define MODEL_MAX_PKTS	1024	/* of one stream */
-#define MODEL_MAX_OPEN	128
+#define MODEL_MAX_PKTS 1024 /* of one stream */
+#define MODEL_MAX_OPEN 128
 
 /* A packet as its headers say. */
 struct model_pkt {
 	const uint8_t *frame;
 	uint16_t instance;
-	uint32_t flow;		/* 0: belongs to no flow */
-	uint32_t bufs;		/* buffers with payload or headers */
-	int id;			/* index of the packet, chosen by the caller */
+	uint32_t flow; /* 0: belongs to no flow */
+	uint32_t bufs; /* buffers with payload or headers */
+	int id;	       /* index of the packet, chosen by the caller */
 	/* filled by model_parse() */
-	bool tcp, udp;		/* complete header, not a fragment, IP header good */
+	bool tcp, udp; /* complete header, not a fragment, IP header good */
 	bool v6, ip_opt;
-	bool good;		/* L4 checksum right */
-	bool partial;		/* L4 checksum field is the pseudo-header sum */
-	bool no_csum;		/* UDP with checksum 0; over IPv6 that is an error */
-	uint32_t l3, l4, data, end;	/* offsets, bytes */
+	bool good;		    /* L4 checksum right */
+	bool partial;		    /* L4 checksum field is the pseudo-header sum */
+	bool no_csum;		    /* UDP with checksum 0; over IPv6 that is an error */
+	uint32_t l3, l4, data, end; /* offsets, bytes */
 	uint32_t seq;
-	uint16_t id4;		/* IPv4 identification */
-	uint16_t flags;		/* TCP, 12 bits */
+	uint16_t id4;	/* IPv4 identification */
+	uint16_t flags; /* TCP, 12 bits */
 };
 
 struct model_conf {
 	bool carry;
 	bool trust_partial;
 	uint64_t hold_ns;
-	uint32_t max_bufs;	/* of one chain */
+	uint32_t max_bufs; /* of one chain */
 	uint32_t nslots;
 };
 
 struct model_chain {
 	struct model_pkt head, last;
-	uint32_t bytes;		/* payload so far */
+	uint32_t bytes; /* payload so far */
 	uint32_t segs, bufs;
-	int step;		/* IPv4 identification step, -1: none seen */
+	int step; /* IPv4 identification step, -1: none seen */
 	uint64_t opened_ns;
 };
 
 struct model {
 	struct model_conf conf;
-	struct model_chain open[MODEL_MAX_OPEN];	/* oldest first */
+	struct model_chain open[MODEL_MAX_OPEN]; /* oldest first */
 	unsigned int nopen;
-	int leader[MODEL_MAX_PKTS];	/* first packet of the chain a packet is in */
+	int leader[MODEL_MAX_PKTS]; /* first packet of the chain a packet is in */
 };
 
 void model_init(struct model *m, const struct model_conf *conf);

@@ -10,29 +10,30 @@
 #include "oracle.h"
 #include "pkt.h"
 
-#define OUT_ROOM	(1U << 20)	/* bytes: a super-packet cut up again */
+#define OUT_ROOM (1U << 20) /* bytes: a super-packet cut up again */
 
 static char why[256];
 
-#define FAIL(...) do {							\
-	snprintf(why, sizeof(why), __VA_ARGS__);			\
-	return why;							\
-} while (0)
+#define FAIL(...)                                                                        \
+	do {                                                                             \
+		snprintf(why, sizeof(why), __VA_ARGS__);                                 \
+		return why;                                                              \
+	} while (0)
 
 struct ctx {
 	const struct oracle_pkt *pkt;
 	const struct agg_conf *conf;
 	const int *id;
 	unsigned int n;
-	struct model_pkt head;		/* first packet, parsed */
+	struct model_pkt head; /* first packet, parsed */
 	bool tcp;
-	uint32_t l4_field;		/* frame start to L4 checksum, bytes */
-	unsigned int bad, partial;	/* packets of the chain that are so */
-	uint16_t last_id;		/* IPv4 identification of the last packet */
-	uint32_t payload;		/* bytes of all */
-	uint16_t flags;			/* TCP flags of all, ORed */
-	uint8_t frame[PKT_MAX + 64];	/* as finished */
-	uint32_t len, whole;		/* bytes; before tags were removed */
+	uint32_t l4_field;	     /* frame start to L4 checksum, bytes */
+	unsigned int bad, partial;   /* packets of the chain that are so */
+	uint16_t last_id;	     /* IPv4 identification of the last packet */
+	uint32_t payload;	     /* bytes of all */
+	uint16_t flags;		     /* TCP flags of all, ORed */
+	uint8_t frame[PKT_MAX + 64]; /* as finished */
+	uint32_t len, whole;	     /* bytes; before tags were removed */
 	struct virtio_net_hdr_v1 vh;
 };
 
@@ -45,7 +46,7 @@ struct collect {
 
 static void *collect_get(struct gso_sink *s, uint32_t len)
 {
-	struct collect *c = (struct collect *)s;	/* first member */
+	struct collect *c = (struct collect *)s; /* first member */
 
 	if (c->n > AGG_MAX_BUFS || c->used + len > OUT_ROOM)
 		return NULL;
@@ -90,8 +91,7 @@ static const char *check_lone(const struct ctx *c)
 	const struct oracle_pkt *in = &c->pkt[c->id[0]];
 	bool completes = c->conf->trust_partial && c->head.partial;
 
-	if (c->len != in->len &&
-	    (c->len != c->head.end || !(c->head.tcp || c->head.udp)))
+	if (c->len != in->len && (c->len != c->head.end || !(c->head.tcp || c->head.udp)))
 		FAIL("lone frame of %u bytes has %u", in->len, c->len);
 	if (memcmp(c->frame, in->frame, c->len))
 		FAIL("lone frame was changed");
@@ -101,7 +101,8 @@ static const char *check_lone(const struct ctx *c)
 		FAIL("lone frame: flags %#x, partial %d", c->vh.flags, completes);
 	if (completes && (c->vh.csum_start != c->head.l4 ||
 			  c->vh.csum_start + c->vh.csum_offset != c->l4_field))
-		FAIL("lone frame: checksum at %u+%u", c->vh.csum_start, c->vh.csum_offset);
+		FAIL("lone frame: checksum at %u+%u", c->vh.csum_start,
+		     c->vh.csum_offset);
 	if (c->vh.flags & VIRTIO_NET_HDR_F_DATA_VALID && !c->head.good)
 		FAIL("unverified lone frame marked valid");
 	return NULL;
@@ -130,9 +131,9 @@ static void expect_headers(const struct ctx *c, uint8_t *h)
 static const char *check_vh(const struct ctx *c)
 {
 	const struct virtio_net_hdr_v1 *v = &c->vh;
-	unsigned int type = !c->tcp ? VIRTIO_NET_HDR_GSO_UDP_L4 :
-			    c->head.v6 ? VIRTIO_NET_HDR_GSO_TCPV6 :
-			    VIRTIO_NET_HDR_GSO_TCPV4;
+	unsigned int type = !c->tcp	 ? VIRTIO_NET_HDR_GSO_UDP_L4
+			    : c->head.v6 ? VIRTIO_NET_HDR_GSO_TCPV6
+					 : VIRTIO_NET_HDR_GSO_TCPV4;
 
 	if (c->tcp && c->head.flags & PKT_CWR)
 		type |= VIRTIO_NET_HDR_GSO_ECN;
@@ -158,7 +159,8 @@ static const char *check_super_csum(const struct ctx *c)
 
 	if (c->vh.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) {
 		if (c->bad)
-			FAIL("NEEDS_CSUM over %u packets that nobody vouched for", c->bad);
+			FAIL("NEEDS_CSUM over %u packets that nobody vouched for",
+			     c->bad);
 		if (c->conf->checksum == AGG_CARRY && !c->partial)
 			FAIL("NEEDS_CSUM over sums that were only carried");
 		if (c->vh.csum_start != c->head.l4 ||
@@ -175,7 +177,7 @@ static const char *check_super_csum(const struct ctx *c)
 	valid = pkt_fold((uint64_t)pseudo + pkt_sum(l4, l4_bytes)) == 0xffff;
 	if (!c->bad && !valid)
 		FAIL("carried checksum is wrong, all payload is intact");
-	if (c->bad == 1 && valid)		/* two errors may cancel out */
+	if (c->bad == 1 && valid) /* two errors may cancel out */
 		FAIL("carried checksum is right, a packet is corrupt");
 	return NULL;
 }
@@ -188,9 +190,10 @@ static const char *check_super(const struct ctx *c)
 
 	assert(c->head.data <= sizeof(want));
 	if (c->len != c->head.data + c->payload)
-		FAIL("super-packet has %u bytes, not %u", c->len, c->head.data + c->payload);
+		FAIL("super-packet has %u bytes, not %u", c->len,
+		     c->head.data + c->payload);
 	expect_headers(c, want);
-	memcpy(want + c->l4_field, c->frame + c->l4_field, 2);	/* looked at below */
+	memcpy(want + c->l4_field, c->frame + c->l4_field, 2); /* looked at below */
 	for (uint32_t i = 0; i < c->head.data; i++)
 		if (want[i] != c->frame[i])
 			FAIL("header byte %u is %02x, not %02x", i, c->frame[i], want[i]);
@@ -265,7 +268,7 @@ static const char *check_segment(const struct ctx *c, unsigned int i, uint8_t *g
 			if (pkt_get16(got + l3 + 4) != id)
 				FAIL("segment %u: identification %u, not %u", i,
 				     pkt_get16(got + l3 + 4), id);
-			if (c->last_id == c->head.id4) {	/* all the same */
+			if (c->last_id == c->head.id4) { /* all the same */
 				memcpy(got + l3 + 4, want + l3 + 4, 2);
 				memcpy(got + l3 + 10, want + l3 + 10, 2);
 			}
@@ -275,14 +278,15 @@ static const char *check_segment(const struct ctx *c, unsigned int i, uint8_t *g
 	}
 	for (uint32_t k = 0; k < len; k++)
 		if (got[k] != want[k])
-			FAIL("segment %u: byte %u is %02x, not %02x", i, k, got[k], want[k]);
+			FAIL("segment %u: byte %u is %02x, not %02x", i, k, got[k],
+			     want[k]);
 	return NULL;
 }
 
 /* NEEDS_CSUM over a carried checksum, to see the segments of a frame with a bad one. */
 static void pretend_verified(struct ctx *c, struct gso_frame *f)
 {
-	uint32_t cut = c->whole - c->len;	/* tags */
+	uint32_t cut = c->whole - c->len; /* tags */
 	uint8_t *l3 = c->frame + c->head.l3 - cut;
 	uint32_t l4 = c->head.l4 - cut, field = c->l4_field - cut;
 
@@ -303,7 +307,7 @@ static const char *check_segments(struct ctx *c)
 	int n;
 
 	tci = strip_tags(c, &ntags);
-	iov[0] = (struct iovec){ c->frame, 14 };	/* buffers cut anywhere */
+	iov[0] = (struct iovec){ c->frame, 14 }; /* buffers cut anywhere */
 	iov[1] = (struct iovec){ c->frame + 14, (c->len - 14) / 3 };
 	iov[2].iov_base = c->frame + 14 + iov[1].iov_len;
 	iov[2].iov_len = c->len - 14 - iov[1].iov_len;

@@ -15,7 +15,7 @@
 #include "rig.h"
 
 struct oracle_pkt {
-	const uint8_t *frame;	/* as it arrived */
+	const uint8_t *frame; /* as it arrived */
 	uint32_t len;
 };
 

@@ -69,7 +69,7 @@ static uint32_t build_ipv6(const struct pkt_spec *s, uint8_t *ip, uint32_t l4_by
 		next = ip + n;
 		memset(ip + n, 0, s->ext);
 		ip[n + 1] = (uint8_t)(s->ext / 8 - 1);
-		ip[n + 2] = 1;			/* PadN over the rest */
+		ip[n + 2] = 1; /* PadN over the rest */
 		ip[n + 3] = (uint8_t)(s->ext - 4);
 		ip[n + 4] = s->ext_fill;
 		n += s->ext;
@@ -78,7 +78,7 @@ static uint32_t build_ipv6(const struct pkt_spec *s, uint8_t *ip, uint32_t l4_by
 		*next = 44;
 		next = ip + n;
 		memset(ip + n, 0, 8);
-		ip[n + 3] = 1;			/* more fragments */
+		ip[n + 3] = 1; /* more fragments */
 		pkt_put32(ip + n + 4, s->id);
 		n += 8;
 	}
@@ -101,7 +101,7 @@ static uint32_t build_ipv4(const struct pkt_spec *s, uint8_t *ip, uint32_t l4_by
 	ip[9] = s->proto;
 	pkt_put32(ip + 12, s->saddr);
 	pkt_put32(ip + 16, s->daddr);
-	memset(ip + 20, 1, s->ip_opt);		/* no-operation */
+	memset(ip + 20, 1, s->ip_opt); /* no-operation */
 	pkt_put16(ip + 10, (uint16_t)~pkt_sum(ip, n));
 	if (s->bad_ip_csum)
 		ip[10] ^= 1;
@@ -134,14 +134,12 @@ static void build_csum(const struct pkt_spec *s, const uint8_t *ip, uint8_t *l4,
 {
 	uint8_t *field = l4 + (s->proto == 17 ? 6 : 16);
 	uint32_t pseudo = pkt_pseudo(ip, s->proto, hlen + s->len);
-	uint16_t full = (uint16_t)~pkt_fold((uint64_t)pseudo + pkt_sum(l4, hlen + s->len));
+	uint16_t full =
+		(uint16_t)~pkt_fold((uint64_t)pseudo + pkt_sum(l4, hlen + s->len));
 
 	switch (s->csum) {
-	case PKT_CSUM_NONE:
-		return;
-	case PKT_CSUM_PARTIAL:
-		pkt_put16(field, pkt_fold(pseudo));
-		return;
+	case PKT_CSUM_NONE: return;
+	case PKT_CSUM_PARTIAL: pkt_put16(field, pkt_fold(pseudo)); return;
 	case PKT_CSUM_GOOD:
 	case PKT_CSUM_BAD:
 		if (s->proto == 17 && !full)
@@ -177,7 +175,8 @@ uint32_t pkt_build(const struct pkt_spec *s, uint8_t *buf)
 	pkt_put16(buf + n, s->ipv6 ? 0x86dd : 0x0800);
 	n += 2;
 	ip = buf + n;
-	n += s->ipv6 ? build_ipv6(s, ip, hlen + s->len) : build_ipv4(s, ip, hlen + s->len);
+	n += s->ipv6 ? build_ipv6(s, ip, hlen + s->len)
+		     : build_ipv4(s, ip, hlen + s->len);
 	l4 = buf + n;
 	if (has_l4)
 		build_l4(s, l4);
@@ -188,7 +187,7 @@ uint32_t pkt_build(const struct pkt_spec *s, uint8_t *buf)
 		build_csum(s, ip, l4, hlen);
 	n += s->len;
 	for (unsigned int i = 0; i < s->pad; i++)
-		buf[n++] = (uint8_t)(0xd0 + i);	/* not zero: must not count anywhere */
+		buf[n++] = (uint8_t)(0xd0 + i); /* not zero: must not count anywhere */
 	return n;
 }
 
@@ -211,14 +210,14 @@ static uint64_t hash_end(uint64_t h)
 	return h ^ h >> 33;
 }
 
-#define MAX_EXT		4	/* IPv6 extension headers that are walked */
-#define MAX_EXT_LEN	64	/* bytes of all of them */
-#define HASH_START	0xcbf29ce484222325ULL
+#define MAX_EXT	    4  /* IPv6 extension headers that are walked */
+#define MAX_EXT_LEN 64 /* bytes of all of them */
+#define HASH_START  0xcbf29ce484222325ULL
 
 /* Where everything is; filled as far as the frame allows. */
 struct layout {
-	uint32_t l3, l4, hlen;		/* frame start to IP, to L4; L4 header bytes */
-	uint32_t ip_end;		/* frame start to the end of the IP packet */
+	uint32_t l3, l4, hlen; /* frame start to IP, to L4; L4 header bytes */
+	uint32_t ip_end;       /* frame start to the end of the IP packet */
 	uint8_t proto;
 	bool v6, options, fragment, bad_ip, later_fragment;
 };
@@ -276,7 +275,7 @@ static bool find_ipv6(const uint8_t *f, uint32_t len, struct layout *o)
 				o->options = true;
 			o->l4 += (e[1] + 1U) * 8;
 			if (n == MAX_EXT || o->l4 > o->l3 + 40 + MAX_EXT_LEN)
-				return false;	/* more than anyone walks */
+				return false; /* more than anyone walks */
 		}
 		o->proto = e[0];
 		if (o->l4 > o->ip_end)
@@ -316,7 +315,7 @@ static bool check_l4_header(const uint8_t *f, struct layout *o)
 	}
 	o->hlen = 8;
 	if (o->v6 && !pkt_get16(l4 + 6))
-		return false;			/* RFC 8200, section 8.1 */
+		return false; /* RFC 8200, section 8.1 */
 	return pkt_get16(l4 + 4) == o->ip_end - o->l4;
 }
 
@@ -337,32 +336,33 @@ static uint64_t key_of(const uint8_t *f, const struct layout *o, const struct gn
 	uint64_t h = hash(HASH_START ^ m->instance, f, o->l3);
 	uint8_t flags[2], kind;
 
-	kind = (uint8_t)(m->flags >> 6 & 3);		/* kinds of checksum do not mix */
+	kind = (uint8_t)(m->flags >> 6 & 3); /* kinds of checksum do not mix */
 	h = hash(h, &kind, 1);
 	if (o->v6) {
 		h = hash(h, ip, 4);			/* version, class, label */
-		h = hash(h, ip + 6, o->l4 - o->l3 - 6);	/* all but the length */
+		h = hash(h, ip + 6, o->l4 - o->l3 - 6); /* all but the length */
 	} else {
-		h = hash(h, ip, 2);			/* version, header length, TOS */
-		h = hash(h, ip + 6, 4);			/* DF, TTL, protocol */
+		h = hash(h, ip, 2);	/* version, header length, TOS */
+		h = hash(h, ip + 6, 4); /* DF, TTL, protocol */
 		h = hash(h, ip + 12, 8);
 	}
 	h = hash(h, l4, 4);
 	if (o->proto == 17)
 		return hash_end(h);
 	flags[0] = l4[12];
-	flags[1] = l4[13] & (uint8_t)~(PKT_CWR | PKT_FIN | PKT_PSH);
-	h = hash(h, l4 + 8, 4);				/* ack */
+	flags[1] = l4[13] & (uint8_t) ~(PKT_CWR | PKT_FIN | PKT_PSH);
+	h = hash(h, l4 + 8, 4); /* ack */
 	h = hash(h, flags, 2);
-	h = hash(h, l4 + 14, 2);			/* window */
-	return hash_end(hash(h, l4 + 18, o->hlen - 18));	/* urgent pointer, options */
+	h = hash(h, l4 + 14, 2);			 /* window */
+	return hash_end(hash(h, l4 + 18, o->hlen - 18)); /* urgent pointer, options */
 }
 
 static uint8_t class_of(const struct gn_meta *m, const struct layout *o, uint16_t tcp,
 			uint32_t gso)
 {
-	uint32_t need = m->flags & GN_F_UDP ? GN_INSTANCE_USO :
-			m->flags & GN_F_IPV6 ? GN_INSTANCE_TSO6 : GN_INSTANCE_TSO4;
+	uint32_t need = m->flags & GN_F_UDP    ? GN_INSTANCE_USO
+			: m->flags & GN_F_IPV6 ? GN_INSTANCE_TSO6
+					       : GN_INSTANCE_TSO4;
 
 	if (!(gso & need) || o->options || o->fragment || o->bad_ip || !m->payload_len)
 		return GN_CLASS_ALONE;
@@ -370,7 +370,7 @@ static uint8_t class_of(const struct gn_meta *m, const struct layout *o, uint16_
 		return GN_CLASS_CONTINUE;
 	if (tcp & (PKT_SYN | PKT_RST | PKT_URG))
 		return GN_CLASS_ALONE;
-	if (tcp & (PKT_FIN | PKT_PSH))		/* ends what CWR may only begin */
+	if (tcp & (PKT_FIN | PKT_PSH)) /* ends what CWR may only begin */
 		return tcp & PKT_CWR ? GN_CLASS_ALONE : GN_CLASS_CLOSE;
 	return tcp & PKT_CWR ? GN_CLASS_START : GN_CLASS_CONTINUE;
 }
@@ -402,7 +402,8 @@ void pkt_meta(const uint8_t *frame, uint32_t len, uint16_t instance, uint32_t gs
 	m->l4_off = (uint8_t)o.l4;
 	m->l4_len = (uint8_t)o.hlen;
 	m->payload_len = (uint16_t)(o.ip_end - o.l4 - o.hlen);
-	m->flags = (uint16_t)((o.v6 ? GN_F_IPV6 : 0) | (o.proto == 6 ? GN_F_TCP : GN_F_UDP));
+	m->flags =
+		(uint16_t)((o.v6 ? GN_F_IPV6 : 0) | (o.proto == 6 ? GN_F_TCP : GN_F_UDP));
 	m->ip_id = o.v6 ? 0 : pkt_get16(frame + o.l3 + 4);
 	pseudo = pkt_pseudo(frame + o.l3, o.proto, o.ip_end - o.l4);
 	field = pkt_get16(l4 + (o.proto == 17 ? 6 : 16));

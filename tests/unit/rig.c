@@ -68,7 +68,7 @@ struct mbuf *rig_packet(struct rig *r, int id, const uint8_t *frame, uint32_t le
 		i = mbuf_index(&r->pool, m);
 		if (!room || room > RIG_BUF)
 			room = RIG_BUF;
-		memset(m, 0xee, sizeof(*m));	/* fields are stale after mbuf_alloc() */
+		memset(m, 0xee, sizeof(*m)); /* fields are stale after mbuf_alloc() */
 		m->addr = (uint64_t)i * RIG_CHUNK + RIG_HEADROOM;
 		m->len = len - done < room ? len - done : room;
 		m->next = MBUF_NONE;

@@ -11,19 +11,19 @@
 
 #include "../../user/daemon/agg.h"
 
-#define RIG_CHUNK	4096	/* bytes */
-#define RIG_HEADROOM	256	/* bytes before a frame in its chunk */
-#define RIG_BUF		(RIG_CHUNK - RIG_HEADROOM)
-#define RIG_MAX_OUT	2048
+#define RIG_CHUNK    4096 /* bytes */
+#define RIG_HEADROOM 256  /* bytes before a frame in its chunk */
+#define RIG_BUF	     (RIG_CHUNK - RIG_HEADROOM)
+#define RIG_MAX_OUT  2048
 
 struct rig {
 	struct mbuf_pool pool;
 	struct agg agg;
 	uint8_t *mem;
-	size_t size;		/* bytes of mem */
-	int *packet;		/* [nchunks] packet a chunk was last given to */
+	size_t size; /* bytes of mem */
+	int *packet; /* [nchunks] packet a chunk was last given to */
 	struct mbuf *head[RIG_MAX_OUT];
-	struct agg_out out;	/* into head[] */
+	struct agg_out out; /* into head[] */
 };
 
 /** rig_init() - Return: 0, -errno */

@@ -62,7 +62,8 @@ struct mbuf *story_mbuf(struct story *t, const struct pkt_spec *s)
 	assert_non_null(copy);
 	memcpy(copy, frame, len);
 	t->pkt[t->n] = (struct oracle_pkt){ copy, len };
-	pkt_meta(frame, len, t->instance ? t->instance : STORY_INSTANCE, STORY_GSO, &meta);
+	pkt_meta(frame, len, t->instance ? t->instance : STORY_INSTANCE, STORY_GSO,
+		 &meta);
 	if (t->flow)
 		meta.flow = t->flow;
 	m = rig_packet(&t->rig, t->n++, frame, len, &meta, t->first, t->rest);

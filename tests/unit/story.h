@@ -12,23 +12,23 @@
 #include "oracle.h"
 #include "pkt.h"
 
-#define STORY_MAX	4096	/* packets */
-#define STORY_CHUNKS	8192
-#define STORY_TEXT	32768
-#define STORY_INSTANCE	5
-#define STORY_GSO	(GN_INSTANCE_TSO4 | GN_INSTANCE_TSO6 | GN_INSTANCE_USO)
+#define STORY_MAX      4096 /* packets */
+#define STORY_CHUNKS   8192
+#define STORY_TEXT     32768
+#define STORY_INSTANCE 5
+#define STORY_GSO      (GN_INSTANCE_TSO4 | GN_INSTANCE_TSO6 | GN_INSTANCE_USO)
 
 struct story {
 	struct rig rig;
 	struct agg_conf conf;
-	const char *name;		/* for messages */
+	const char *name; /* for messages */
 	struct oracle_pkt pkt[STORY_MAX];
-	int n;				/* packets so far */
+	int n; /* packets so far */
 	/* The next packet's, back to 0 afterwards. */
-	uint16_t instance;		/* 0: STORY_INSTANCE */
-	uint32_t flow;			/* in place of the one that pkt_meta() gives */
-	uint32_t first, rest;		/* sizes of buffers, see rig_packet() */
-	bool poison;			/* overwrite the headers */
+	uint16_t instance;    /* 0: STORY_INSTANCE */
+	uint32_t flow;	      /* in place of the one that pkt_meta() gives */
+	uint32_t first, rest; /* sizes of buffers, see rig_packet() */
+	bool poison;	      /* overwrite the headers */
 	char text[STORY_TEXT];
 };
 
@@ -43,7 +43,8 @@ struct mbuf *story_mbuf(struct story *t, const struct pkt_spec *s);
 /** story_push() - build a packet and push it. Return: its number */
 int story_push(struct story *t, const struct pkt_spec *s, uint64_t now_ns);
 
-/** story_settle() - check and free what has left; packets are kept for more. Return: t->text */
+/** story_settle() - check and free what has left; packets are kept for more. Return:
+ * t->text */
 const char *story_settle(struct story *t);
 
 /** story_end() - flush everything, settle, compare */

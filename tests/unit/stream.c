@@ -5,11 +5,11 @@
 #include "stream.h"
 
 struct flow {
-	struct pkt_spec s;		/* of the next packet */
-	unsigned int mss;		/* bytes */
+	struct pkt_spec s; /* of the next packet */
+	unsigned int mss;  /* bytes */
 	enum { ID_COUNTS, ID_FIXED, ID_RANDOM } id;
 	uint16_t instance;
-	struct pkt_spec last;		/* for duplicates */
+	struct pkt_spec last; /* for duplicates */
 	bool has_last;
 };
 
@@ -71,8 +71,9 @@ static void new_flow(uint64_t *r, struct flow *f, unsigned int number, bool jumb
 		s->opt[i] = (uint8_t)pkt_rand(r);
 	s->seq = chance(r, 50) ? 0U - below(r, 3000) : pkt_rand(r);
 	s->id = chance(r, 50) ? (uint16_t)(0U - below(r, 20)) : (uint16_t)pkt_rand(r);
-	s->csum = s->proto == 17 && chance(r, 10) ? PKT_CSUM_NONE :
-		  chance(r, 8) ? PKT_CSUM_PARTIAL : PKT_CSUM_GOOD;
+	s->csum = s->proto == 17 && chance(r, 10) ? PKT_CSUM_NONE
+		  : chance(r, 8)		  ? PKT_CSUM_PARTIAL
+						  : PKT_CSUM_GOOD;
 	f->id = chance(r, 60) ? ID_COUNTS : chance(r, 80) ? ID_FIXED : ID_RANDOM;
 	f->mss = some_mss(r, jumbo);
 	f->instance = (uint16_t)(5 + below(r, 2));
@@ -103,14 +104,17 @@ static void drift(uint64_t *r, struct pkt_spec *s)
 static void spice(uint64_t *r, struct pkt_spec *s)
 {
 	switch (below(r, 16)) {
-	case 0: case 1: case 2: s->flags |= PKT_PSH; break;
+	case 0:
+	case 1:
+	case 2: s->flags |= PKT_PSH; break;
 	case 3: s->flags |= PKT_FIN; break;
 	case 4: s->flags |= PKT_SYN; break;
 	case 5: s->flags |= PKT_RST; break;
 	case 6: s->flags |= PKT_URG; break;
-	case 7: case 8: s->flags |= PKT_CWR; break;
+	case 7:
+	case 8: s->flags |= PKT_CWR; break;
 	case 9: s->flags |= PKT_CWR | PKT_PSH; break;
-	case 10: s->tos |= 3; break;				/* congestion mark */
+	case 10: s->tos |= 3; break; /* congestion mark */
 	case 11: s->flags ^= (uint16_t)(1U << (8 + below(r, 4))); break;
 	case 12:
 		s->frag = s->ipv6 ? 0 : 0x2000;
@@ -126,7 +130,7 @@ static void next_spec(uint64_t *r, struct flow *f, struct pkt_spec *out)
 {
 	struct pkt_spec *s = &f->s;
 
-	if (chance(r, 4))					/* lost: nobody sees it */
+	if (chance(r, 4)) /* lost: nobody sees it */
 		s->seq += f->mss;
 	if (chance(r, 4))
 		drift(r, s);
@@ -213,7 +217,7 @@ static void cut(uint64_t *r, struct stream *st)
 		uint32_t before = bufs;
 
 		if (often && chance(r, 50)) {
-			p->first = 192 + below(r, 100);		/* all headers fit */
+			p->first = 192 + below(r, 100); /* all headers fit */
 			p->rest = 30 + below(r, 500);
 		}
 		bufs = before + bufs_of(p);
@@ -297,7 +301,8 @@ uint32_t stream_frame(uint64_t *r, uint8_t *buf)
 		s.pad = below(r, 30);
 	len = pkt_build(&s, buf);
 	for (unsigned int i = chance(r, 20) ? 1 + below(r, 3) : 0; i; i--)
-		buf[12 + below(r, len < 90 ? len - 12 : 78)] ^= (uint8_t)(1U << below(r, 8));
+		buf[12 + below(r, len < 90 ? len - 12 : 78)] ^=
+			(uint8_t)(1U << below(r, 8));
 	if (chance(r, 10))
 		len = 14 + below(r, len - 13);
 	return len;

@@ -19,40 +19,61 @@ static struct story story;
 
 /* How a segment differs from its predecessor. */
 enum tweak {
-	SAME, ACK, WINDOW, ECE, NO_ACK, URG_POINTER, RESERVED, OPT_BYTE, OPT_LEN,
-	TOS, ECN, TTL, DF, LABEL, EXT_BYTE, EXT_LEN, IP_OPT, FRAGMENT, BAD_IP,
-	SRC_MAC, DST_MAC, TCI, NO_TAG, OTHER_INSTANCE,
+	SAME,
+	ACK,
+	WINDOW,
+	ECE,
+	NO_ACK,
+	URG_POINTER,
+	RESERVED,
+	OPT_BYTE,
+	OPT_LEN,
+	TOS,
+	ECN,
+	TTL,
+	DF,
+	LABEL,
+	EXT_BYTE,
+	EXT_LEN,
+	IP_OPT,
+	FRAGMENT,
+	BAD_IP,
+	SRC_MAC,
+	DST_MAC,
+	TCI,
+	NO_TAG,
+	OTHER_INSTANCE,
 };
 
 struct seg {
-	unsigned int len;	/* bytes of payload; 0 with .none: no payload */
+	unsigned int len; /* bytes of payload; 0 with .none: no payload */
 	bool none;
-	uint16_t flags;		/* beside ACK */
-	enum tweak tweak;	/* this segment only */
-	int gap;		/* added to the sequence number expected */
-	int id;			/* added to the identification expected (one more) */
+	uint16_t flags;	  /* beside ACK */
+	enum tweak tweak; /* this segment only */
+	int gap;	  /* added to the sequence number expected */
+	int id;		  /* added to the identification expected (one more) */
 	enum pkt_csum csum;
 	unsigned int pad;
 };
 
-#define F_V6		1U
-#define F_UDP		2U
-#define F_TAG		4U
-#define F_TAGS2		8U
-#define F_OPT		16U	/* 12 bytes of TCP options */
-#define F_EXT		32U
-#define F_CARRY		64U
-#define F_TRUST		128U
+#define F_V6	1U
+#define F_UDP	2U
+#define F_TAG	4U
+#define F_TAGS2 8U
+#define F_OPT	16U /* 12 bytes of TCP options */
+#define F_EXT	32U
+#define F_CARRY 64U
+#define F_TRUST 128U
 
 struct agg_case {
 	const char *name;
 	const char *want;
 	unsigned int base;
 	struct seg s[6];
-	uint64_t bad_csum;	/* expected count */
+	uint64_t bad_csum; /* expected count */
 };
 
-#define L	1000		/* the usual payload */
+#define L 1000 /* the usual payload */
 
 /* What a row leaves out is 0. */
 #pragma GCC diagnostic ignored "-Wmissing-field-initializers"
@@ -63,9 +84,13 @@ static const struct agg_case cases[] = {
 	{ "contiguous, IPv6", "012", F_V6, { { L }, { L }, { L } } },
 	{ "contiguous, odd size", "012", 0, { { 999 }, { 999 }, { 3 } } },
 	{ "contiguous, carried", "012", F_CARRY, { { L }, { L }, { L } } },
-	{ "contiguous, carried, odd size", "0123", F_CARRY,
+	{ "contiguous, carried, odd size",
+	  "0123",
+	  F_CARRY,
 	  { { 999 }, { 999 }, { 999 }, { 7 } } },
-	{ "contiguous, carried, odd size, IPv6", "0123", F_CARRY | F_V6,
+	{ "contiguous, carried, odd size, IPv6",
+	  "0123",
+	  F_CARRY | F_V6,
 	  { { 1 }, { 1 }, { 1 }, { 1 } } },
 	{ "one byte each", "0123", 0, { { 1 }, { 1 }, { 1 }, { 1 } } },
 	{ "gap", "0 12", 0, { { L }, { L, .gap = 1 }, { L } } },
@@ -75,17 +100,33 @@ static const struct agg_case cases[] = {
 	{ "other window", "0 1 2", 0, { { L }, { L, .tweak = WINDOW }, { L } } },
 	{ "ECE differs", "0 1 2", 0, { { L }, { L, .tweak = ECE }, { L } } },
 	{ "ACK flag differs", "0 1 2", 0, { { L }, { L, .tweak = NO_ACK }, { L } } },
-	{ "reserved flag differs", "0 1 2", 0, { { L }, { L, .tweak = RESERVED }, { L } } },
-	{ "urgent pointer differs", "0 1 2", 0,
+	{ "reserved flag differs",
+	  "0 1 2",
+	  0,
+	  { { L }, { L, .tweak = RESERVED }, { L } } },
+	{ "urgent pointer differs",
+	  "0 1 2",
+	  0,
 	  { { L }, { L, .tweak = URG_POINTER }, { L } } },
-	{ "option byte differs", "0 1 2", F_OPT, { { L }, { L, .tweak = OPT_BYTE }, { L } } },
-	{ "option length differs", "0 1 2", F_OPT, { { L }, { L, .tweak = OPT_LEN }, { L } } },
+	{ "option byte differs",
+	  "0 1 2",
+	  F_OPT,
+	  { { L }, { L, .tweak = OPT_BYTE }, { L } } },
+	{ "option length differs",
+	  "0 1 2",
+	  F_OPT,
+	  { { L }, { L, .tweak = OPT_LEN }, { L } } },
 	{ "CWR starts", "012", 0, { { L, .flags = PKT_CWR }, { L }, { L } } },
 	{ "CWR starts, IPv6", "01", F_V6, { { L, .flags = PKT_CWR }, { L } } },
 	{ "CWR never joins", "0 12", 0, { { L }, { L, .flags = PKT_CWR }, { L } } },
-	{ "CWR never joins CWR", "0 12", 0,
+	{ "CWR never joins CWR",
+	  "0 12",
+	  0,
 	  { { L, .flags = PKT_CWR }, { L, .flags = PKT_CWR }, { L } } },
-	{ "CWR with PSH", "0 1 2", 0, { { L }, { L, .flags = PKT_CWR | PKT_PSH }, { L } } },
+	{ "CWR with PSH",
+	  "0 1 2",
+	  0,
+	  { { L }, { L, .flags = PKT_CWR | PKT_PSH }, { L } } },
 
 	/* 2: sizes */
 	{ "larger than the first", "0 12", 0, { { L }, { L + 1 }, { L + 1 } } },
@@ -98,19 +139,37 @@ static const struct agg_case cases[] = {
 
 	/* 3: flags */
 	{ "PSH joins, then ends", "01 2", 0, { { L }, { L, .flags = PKT_PSH }, { L } } },
-	{ "PSH ends, carried", "012 3", F_CARRY,
+	{ "PSH ends, carried",
+	  "012 3",
+	  F_CARRY,
 	  { { L }, { L }, { 333, .flags = PKT_PSH }, { L } } },
 	{ "FIN joins, then ends", "01 2", 0, { { L }, { L, .flags = PKT_FIN }, { L } } },
-	{ "PSH and FIN, ORed", "012", F_V6,
+	{ "PSH and FIN, ORed",
+	  "012",
+	  F_V6,
 	  { { L }, { L }, { 9, .flags = PKT_PSH | PKT_FIN } } },
 	{ "PSH first", "0 12", 0, { { L, .flags = PKT_PSH }, { L }, { L } } },
-	{ "PSH each", "0 1 2", 0,
+	{ "PSH each",
+	  "0 1 2",
+	  0,
 	  { { L, .flags = PKT_PSH }, { L, .flags = PKT_PSH }, { L, .flags = PKT_PSH } } },
-	{ "PSH behind a gap", "0 1 2", 0, { { L }, { L, .flags = PKT_PSH, .gap = 5 }, { L } } },
-	{ "CWR, PSH joins", "01", 0, { { L, .flags = PKT_CWR }, { L, .flags = PKT_PSH } } },
-	{ "FIN without payload", "0 1", 0, { { L }, { .none = true, .flags = PKT_FIN } } },
+	{ "PSH behind a gap",
+	  "0 1 2",
+	  0,
+	  { { L }, { L, .flags = PKT_PSH, .gap = 5 }, { L } } },
+	{ "CWR, PSH joins",
+	  "01",
+	  0,
+	  { { L, .flags = PKT_CWR }, { L, .flags = PKT_PSH } } },
+	{ "FIN without payload",
+	  "0 1",
+	  0,
+	  { { L }, { .none = true, .flags = PKT_FIN } } },
 	{ "SYN", "01 2 3", 0, { { L }, { L }, { L, .flags = PKT_SYN }, { L } } },
-	{ "SYN without payload", "0 1", 0, { { L }, { .none = true, .flags = PKT_SYN } } },
+	{ "SYN without payload",
+	  "0 1",
+	  0,
+	  { { L }, { .none = true, .flags = PKT_SYN } } },
 	{ "RST", "01 2", 0, { { L }, { L }, { .none = true, .flags = PKT_RST } } },
 	{ "RST with payload", "0 1 2", 0, { { L }, { L, .flags = PKT_RST }, { L } } },
 	{ "URG", "01 2 34", 0, { { L }, { L }, { L, .flags = PKT_URG }, { L }, { L } } },
@@ -126,75 +185,150 @@ static const struct agg_case cases[] = {
 	{ "hop limit differs", "0 1 2", F_V6, { { L }, { L, .tweak = TTL }, { L } } },
 	{ "flow label differs", "0 1 2", F_V6, { { L }, { L, .tweak = LABEL }, { L } } },
 	{ "extension header", "012", F_V6 | F_EXT, { { L }, { L }, { 5 } } },
-	{ "extension header differs", "0 1 2", F_V6 | F_EXT,
+	{ "extension header differs",
+	  "0 1 2",
+	  F_V6 | F_EXT,
 	  { { L }, { L, .tweak = EXT_BYTE }, { L } } },
-	{ "extension header longer", "0 1 2", F_V6 | F_EXT,
+	{ "extension header longer",
+	  "0 1 2",
+	  F_V6 | F_EXT,
 	  { { L }, { L, .tweak = EXT_LEN }, { L } } },
 	{ "IPv4 options", "0 1 2", 0, { { L }, { L, .tweak = IP_OPT }, { L } } },
 	{ "first fragment", "0 1 2", 0, { { L }, { L, .tweak = FRAGMENT }, { L } } },
-	{ "first fragment, IPv6", "0 1 2", F_V6, { { L }, { L, .tweak = FRAGMENT }, { L } } },
+	{ "first fragment, IPv6",
+	  "0 1 2",
+	  F_V6,
+	  { { L }, { L, .tweak = FRAGMENT }, { L } } },
 	{ "id increments", "0123", 0, { { L }, { L }, { L }, { L } } },
-	{ "id fixed", "0123", 0,
+	{ "id fixed",
+	  "0123",
+	  0,
 	  { { L }, { L, .id = -1 }, { L, .id = -1 }, { L, .id = -1 } } },
 	{ "id jumps", "0 12", 0, { { L }, { L, .id = 1 }, { L } } },
 	{ "id goes back", "0 12", 0, { { L }, { L, .id = -2 }, { L } } },
-	{ "id increments, then fixed", "01 23", 0,
+	{ "id increments, then fixed",
+	  "01 23",
+	  0,
 	  { { L }, { L }, { L, .id = -1 }, { L, .id = -1 } } },
-	{ "id fixed, then increments", "01 23", 0, { { L }, { L, .id = -1 }, { L }, { L } } },
+	{ "id fixed, then increments",
+	  "01 23",
+	  0,
+	  { { L }, { L, .id = -1 }, { L }, { L } } },
 	{ "id wraps", "0123", 0, { { L, .id = 64534 }, { L }, { L }, { L } } },
-	{ "id fixed at 0", "012", 0,
+	{ "id fixed at 0",
+	  "012",
+	  0,
 	  { { L, .id = -1001 }, { L, .id = -1 }, { L, .id = -1 } } },
 
 	/* 5: link */
 	{ "source MAC differs", "0 1 2", 0, { { L }, { L, .tweak = SRC_MAC }, { L } } },
-	{ "destination MAC differs", "0 1 2", 0, { { L }, { L, .tweak = DST_MAC }, { L } } },
+	{ "destination MAC differs",
+	  "0 1 2",
+	  0,
+	  { { L }, { L, .tweak = DST_MAC }, { L } } },
 	{ "VLAN", "012", F_TAG, { { L }, { L }, { 77 } } },
-	{ "VLAN, IPv6, carried", "012", F_TAG | F_V6 | F_CARRY, { { L }, { L }, { 77 } } },
+	{ "VLAN, IPv6, carried",
+	  "012",
+	  F_TAG | F_V6 | F_CARRY,
+	  { { L }, { L }, { 77 } } },
 	{ "two tags", "012", F_TAGS2, { { L }, { L }, { 77 } } },
 	{ "two tags, IPv6", "012", F_TAGS2 | F_V6, { { L }, { L }, { 77 } } },
-	{ "VLAN priority differs", "0 1 2", F_TAG, { { L }, { L, .tweak = TCI }, { L } } },
+	{ "VLAN priority differs",
+	  "0 1 2",
+	  F_TAG,
+	  { { L }, { L, .tweak = TCI }, { L } } },
 	{ "tag missing", "0 1 2", F_TAG, { { L }, { L, .tweak = NO_TAG }, { L } } },
 
 	/* 7: nothing unverified */
-	{ "bad checksum in the middle", "01 2 34", 0,
-	  { { L }, { L }, { L, .csum = PKT_CSUM_BAD }, { L }, { L } }, 1 },
-	{ "bad checksum, IPv6", "0 1 2", F_V6, { { L }, { L, .csum = PKT_CSUM_BAD }, { L } }, 1 },
-	{ "bad checksum first", "0 12", 0, { { L, .csum = PKT_CSUM_BAD }, { L }, { L } }, 1 },
-	{ "bad checksum, PSH", "01 2 3", 0,
-	  { { L }, { L }, { L, .csum = PKT_CSUM_BAD, .flags = PKT_PSH }, { L } }, 1 },
-	{ "bad checksum, short", "0 1 2", 0, { { L }, { 1, .csum = PKT_CSUM_BAD }, { L } }, 1 },
-	{ "bad checksum, alone", "0 1", 0,
+	{ "bad checksum in the middle",
+	  "01 2 34",
+	  0,
+	  { { L }, { L }, { L, .csum = PKT_CSUM_BAD }, { L }, { L } },
+	  1 },
+	{ "bad checksum, IPv6",
+	  "0 1 2",
+	  F_V6,
+	  { { L }, { L, .csum = PKT_CSUM_BAD }, { L } },
+	  1 },
+	{ "bad checksum first",
+	  "0 12",
+	  0,
+	  { { L, .csum = PKT_CSUM_BAD }, { L }, { L } },
+	  1 },
+	{ "bad checksum, PSH",
+	  "01 2 3",
+	  0,
+	  { { L }, { L }, { L, .csum = PKT_CSUM_BAD, .flags = PKT_PSH }, { L } },
+	  1 },
+	{ "bad checksum, short",
+	  "0 1 2",
+	  0,
+	  { { L }, { 1, .csum = PKT_CSUM_BAD }, { L } },
+	  1 },
+	{ "bad checksum, alone",
+	  "0 1",
+	  0,
 	  { { L, .csum = PKT_CSUM_BAD }, { .none = true, .csum = PKT_CSUM_BAD } } },
-	{ "bad checksum, carried", "012", F_CARRY,
+	{ "bad checksum, carried",
+	  "012",
+	  F_CARRY,
 	  { { L }, { L, .csum = PKT_CSUM_BAD }, { L } } },
-	{ "bad checksum first, carried", "012", F_CARRY,
+	{ "bad checksum first, carried",
+	  "012",
+	  F_CARRY,
 	  { { 999, .csum = PKT_CSUM_BAD }, { 999 }, { 999 } } },
-	{ "bad checksum last, carried", "012", F_CARRY | F_V6,
+	{ "bad checksum last, carried",
+	  "012",
+	  F_CARRY | F_V6,
 	  { { 999 }, { 999 }, { 3, .csum = PKT_CSUM_BAD } } },
-	{ "bad IP checksum", "0 1", 0, { { L, .tweak = BAD_IP }, { L, .tweak = BAD_IP } } },
+	{ "bad IP checksum",
+	  "0 1",
+	  0,
+	  { { L, .tweak = BAD_IP }, { L, .tweak = BAD_IP } } },
 
 	/* 7, 14: the partial checksum of a local sender */
-	{ "partial, trusted", "012", F_TRUST,
-	  { { L, .csum = PKT_CSUM_PARTIAL }, { L, .csum = PKT_CSUM_PARTIAL },
+	{ "partial, trusted",
+	  "012",
+	  F_TRUST,
+	  { { L, .csum = PKT_CSUM_PARTIAL },
+	    { L, .csum = PKT_CSUM_PARTIAL },
 	    { 9, .csum = PKT_CSUM_PARTIAL } } },
-	{ "partial, trusted, IPv6, carry", "012", F_TRUST | F_V6 | F_CARRY,
-	  { { L, .csum = PKT_CSUM_PARTIAL }, { L, .csum = PKT_CSUM_PARTIAL },
+	{ "partial, trusted, IPv6, carry",
+	  "012",
+	  F_TRUST | F_V6 | F_CARRY,
+	  { { L, .csum = PKT_CSUM_PARTIAL },
+	    { L, .csum = PKT_CSUM_PARTIAL },
 	    { 9, .csum = PKT_CSUM_PARTIAL } } },
-	{ "partial, trusted, alone", "0 1", F_TRUST,
+	{ "partial, trusted, alone",
+	  "0 1",
+	  F_TRUST,
 	  { { .none = true, .csum = PKT_CSUM_PARTIAL },
 	    { .none = true, .flags = PKT_SYN, .csum = PKT_CSUM_PARTIAL } } },
-	{ "partial, trusted, alone, padded", "0 1", F_TRUST,
+	{ "partial, trusted, alone, padded",
+	  "0 1",
+	  F_TRUST,
 	  { { .none = true, .csum = PKT_CSUM_PARTIAL, .pad = 6 },
 	    { 1, .flags = PKT_PSH, .csum = PKT_CSUM_PARTIAL, .pad = 300 } } },
-	{ "partial, not trusted", "0 1 2", 0,
-	  { { L, .csum = PKT_CSUM_PARTIAL }, { L, .csum = PKT_CSUM_PARTIAL },
-	    { L, .csum = PKT_CSUM_PARTIAL } }, 2 },
-	{ "partial, not trusted, carried", "012", F_CARRY,
-	  { { L, .csum = PKT_CSUM_PARTIAL }, { L, .csum = PKT_CSUM_PARTIAL },
+	{ "partial, not trusted",
+	  "0 1 2",
+	  0,
+	  { { L, .csum = PKT_CSUM_PARTIAL },
+	    { L, .csum = PKT_CSUM_PARTIAL },
+	    { L, .csum = PKT_CSUM_PARTIAL } },
+	  2 },
+	{ "partial, not trusted, carried",
+	  "012",
+	  F_CARRY,
+	  { { L, .csum = PKT_CSUM_PARTIAL },
+	    { L, .csum = PKT_CSUM_PARTIAL },
 	    { L, .csum = PKT_CSUM_PARTIAL } } },
-	{ "partial and complete, trusted", "01 2 34", F_TRUST,
+	{ "partial and complete, trusted",
+	  "01 2 34",
+	  F_TRUST,
 	  { { L }, { L }, { L, .csum = PKT_CSUM_PARTIAL }, { L }, { L } } },
-	{ "partial and carried", "01 2 34", F_TRUST | F_CARRY,
+	{ "partial and carried",
+	  "01 2 34",
+	  F_TRUST | F_CARRY,
 	  { { L }, { L }, { L, .csum = PKT_CSUM_PARTIAL }, { L }, { L } } },
 
 	/* UDP */
@@ -204,19 +338,34 @@ static const struct agg_case cases[] = {
 	{ "UDP, shorter closes", "01 2", F_UDP, { { L }, { 9 }, { 9 } } },
 	{ "UDP, larger", "0 12", F_UDP, { { 9 }, { L }, { L } } },
 	{ "UDP, empty", "0 1 2", F_UDP, { { L }, { .none = true }, { L } } },
-	{ "UDP, no checksum", "0 1 2", F_UDP,
-	  { { L, .csum = PKT_CSUM_NONE }, { L, .csum = PKT_CSUM_NONE },
+	{ "UDP, no checksum",
+	  "0 1 2",
+	  F_UDP,
+	  { { L, .csum = PKT_CSUM_NONE },
+	    { L, .csum = PKT_CSUM_NONE },
 	    { L, .csum = PKT_CSUM_NONE } } },
-	{ "UDP, no checksum in between", "01 2 34", F_UDP,
+	{ "UDP, no checksum in between",
+	  "01 2 34",
+	  F_UDP,
 	  { { L }, { L }, { L, .csum = PKT_CSUM_NONE }, { L }, { L } } },
-	{ "UDP, no checksum, IPv6", "0 1 2", F_UDP | F_V6,
+	{ "UDP, no checksum, IPv6",
+	  "0 1 2",
+	  F_UDP | F_V6,
 	  { { L }, { L, .csum = PKT_CSUM_NONE }, { L } } },
-	{ "UDP, bad checksum", "01 2 3", F_UDP,
-	  { { L }, { L }, { L, .csum = PKT_CSUM_BAD }, { L } }, 1 },
-	{ "UDP, partial, trusted", "012", F_UDP | F_TRUST,
-	  { { L, .csum = PKT_CSUM_PARTIAL }, { L, .csum = PKT_CSUM_PARTIAL },
+	{ "UDP, bad checksum",
+	  "01 2 3",
+	  F_UDP,
+	  { { L }, { L }, { L, .csum = PKT_CSUM_BAD }, { L } },
+	  1 },
+	{ "UDP, partial, trusted",
+	  "012",
+	  F_UDP | F_TRUST,
+	  { { L, .csum = PKT_CSUM_PARTIAL },
+	    { L, .csum = PKT_CSUM_PARTIAL },
 	    { 9, .csum = PKT_CSUM_PARTIAL } } },
-	{ "UDP, partial, trusted, carry", "01", F_UDP | F_TRUST | F_CARRY | F_V6,
+	{ "UDP, partial, trusted, carry",
+	  "01",
+	  F_UDP | F_TRUST | F_CARRY | F_V6,
 	  { { L, .csum = PKT_CSUM_PARTIAL }, { L, .csum = PKT_CSUM_PARTIAL } } },
 	/* A UDP super-packet needs NEEDS_CSUM, which a carried sum cannot give. */
 	{ "UDP, carried", "0 1 2", F_UDP | F_CARRY, { { L }, { L }, { L } } },
@@ -226,11 +375,18 @@ static const struct agg_case cases[] = {
 	/* 10, 15: Ethernet padding is no payload */
 	{ "padding", "012", 0, { { 1, .pad = 5 }, { 1, .pad = 5 }, { 1, .pad = 5 } } },
 	{ "padding, head only", "01", 0, { { 2, .pad = 4 }, { 2 } } },
-	{ "padding, carried", "012", F_CARRY,
+	{ "padding, carried",
+	  "012",
+	  F_CARRY,
 	  { { 3, .pad = 3 }, { 3, .pad = 3 }, { 1, .pad = 5 } } },
 	{ "padding, UDP", "01", F_UDP, { { 1, .pad = 17 }, { 1, .pad = 17 } } },
-	{ "padding on a pure ACK", "0 1 2", 0, { { L }, { .none = true, .pad = 6 }, { L } } },
-	{ "padding larger than the head", "012", 0,
+	{ "padding on a pure ACK",
+	  "0 1 2",
+	  0,
+	  { { L }, { .none = true, .pad = 6 }, { L } } },
+	{ "padding larger than the head",
+	  "012",
+	  0,
 	  { { 20 }, { 20, .pad = 200 }, { 20, .pad = 1 } } },
 };
 
@@ -254,7 +410,10 @@ static void tweak(struct pkt_spec *s, enum tweak t, uint16_t *instance)
 	case EXT_BYTE: s->ext_fill ^= 1; break;
 	case EXT_LEN: s->ext += 8; break;
 	case IP_OPT: s->ip_opt = 4; break;
-	case FRAGMENT: s->frag6 = s->ipv6; s->frag = s->ipv6 ? 0 : 0x2000; break;
+	case FRAGMENT:
+		s->frag6 = s->ipv6;
+		s->frag = s->ipv6 ? 0 : 0x2000;
+		break;
 	case BAD_IP: s->bad_ip_csum = true; break;
 	case SRC_MAC: s->src[5] ^= 1; break;
 	case DST_MAC: s->dst[5] ^= 4; break;
@@ -297,7 +456,7 @@ static void run_case(const struct agg_case *c, bool poison, uint32_t first, uint
 		.trust_partial = c->base & F_TRUST,
 		.max_held = STORY_CHUNKS,
 	};
-	uint32_t seq = 0xfffff000;		/* wraps on the way */
+	uint32_t seq = 0xfffff000; /* wraps on the way */
 	uint16_t id = 1000;
 	struct pkt_spec base;
 	int n = 0;
@@ -332,25 +491,29 @@ static void run_case(const struct agg_case *c, bool poison, uint32_t first, uint
 	assert_int_equal(story.rig.agg.stats.packets, n);
 }
 
-#define FOR_CASES(c) \
-	for (const struct agg_case *c = cases; c < cases + sizeof(cases) / sizeof(*c); c++)
+#define FOR_CASES(c)                                                                     \
+	for (const struct agg_case *c = cases; c < cases + sizeof(cases) / sizeof(*c);   \
+	     c++)
 
 static void test_cases(void **state)
 {
 	FOR_CASES(c)
-		run_case(c, false, 0, 0);
+	run_case(c, false, 0, 0);
 }
 
 /* Multi-buffer frames: the same decisions, wherever the buffers are cut. */
 static void test_cases_multi_buffer(void **state)
 {
 	static const uint32_t cut[][2] = {
-		{ 192, 100 }, { 193, 777 }, { 255, 257 }, { 1000, 64 },
+		{ 192, 100 },
+		{ 193, 777 },
+		{ 255, 257 },
+		{ 1000, 64 },
 	};
 
 	FOR_CASES(c)
-		for (size_t k = 0; k < sizeof(cut) / sizeof(cut[0]); k++)
-			run_case(c, false, cut[k][0], cut[k][1]);
+	for (size_t k = 0; k < sizeof(cut) / sizeof(cut[0]); k++)
+		run_case(c, false, cut[k][0], cut[k][1]);
 }
 
 /*
@@ -360,13 +523,14 @@ static void test_cases_multi_buffer(void **state)
 static void test_headers_unread(void **state)
 {
 	FOR_CASES(c)
-		run_case(c, true, 0, 0);
+	run_case(c, true, 0, 0);
 }
 
 /* What is counted as merged is what was merged. */
 static void test_counters(void **state)
 {
-	FOR_CASES(c) {
+	FOR_CASES(c)
+	{
 		uint64_t supers = 0, merged = 0;
 
 		run_case(c, false, 0, 0);

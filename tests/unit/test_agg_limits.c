@@ -66,7 +66,7 @@ static void test_ip_length(void **state)
 
 		s.ipv6 = v6;
 		s.proto = udp ? 17 : 6;
-		s.ntags = v6 + udp;		/* tags are not part of it */
+		s.ntags = v6 + udp; /* tags are not part of it */
 		story_begin(&story, over ? "a byte over" : "exactly full", &conf);
 		for (; room >= 1400; room -= 1400, n++) {
 			story_push(&story, &s, 0);
@@ -123,7 +123,7 @@ static void test_useless_buffers(void **state)
 
 	story_begin(&story, "headers alone in a buffer", &conf);
 	for (int i = 0; i < 3; i++) {
-		story.first = 54;		/* nothing of the payload */
+		story.first = 54; /* nothing of the payload */
 		story.rest = 150;
 		story_push(&story, &s, 0);
 		next(&s);
@@ -378,7 +378,7 @@ static void test_hold(void **state)
 	next(&a);
 	story_push(&story, &b, 5400);
 	rig_flush(&story.rig, 5400);
-	story_push(&story, &a, 5500);		/* joins; the deadline stays */
+	story_push(&story, &a, 5500); /* joins; the deadline stays */
 	assert_int_equal(agg_deadline(&story.rig.agg), 6000);
 	rig_flush(&story.rig, 5999);
 	assert_int_equal(story.rig.out.n, 0);
@@ -460,8 +460,11 @@ static void test_carry_touches_nothing(void **state)
 		m = story_mbuf(&story, &s);
 		next(&s);
 		if (i)
-			assert_int_equal(mprotect(r->mem + (size_t)mbuf_index(&r->pool, m) *
-						  RIG_CHUNK, RIG_CHUNK, PROT_NONE), 0);
+			assert_int_equal(
+				mprotect(r->mem + (size_t)mbuf_index(&r->pool, m) *
+							  RIG_CHUNK,
+					 RIG_CHUNK, PROT_NONE),
+				0);
 		rig_push(r, m, 0);
 	}
 	rig_flush(r, UINT64_MAX);

@@ -26,7 +26,7 @@
 #include "oracle.h"
 #include "stream.h"
 
-#define CHUNKS	512
+#define CHUNKS 512
 
 static struct rig rig;
 static struct stream st;
@@ -44,7 +44,7 @@ static struct model_pkt model_pkt(int i)
 		.frame = st.pkt[i].frame,
 		.instance = st.pkt[i].meta.instance,
 		.flow = st.pkt[i].meta.flow,
-		.bufs = 1,		/* a stream has fewer buffers than a chain may */
+		.bufs = 1, /* a stream has fewer buffers than a chain may */
 		.id = i,
 	};
 }
@@ -130,9 +130,9 @@ static const char *check_stream(void)
 			if (flow >= 0)
 				last[flow] = id[i];
 			if (!st.starved && model.leader[id[i]] != id[0])
-				return model.leader[id[i]] == id[i] ?
-				       "merged, the model does not" :
-				       "not merged as in the model";
+				return model.leader[id[i]] == id[i]
+					       ? "merged, the model does not"
+					       : "not merged as in the model";
 		}
 		if (st.starved)
 			bad = legal(id, n);
@@ -177,16 +177,19 @@ static void test_streams(void **state)
 		run_real((seed + i) % 2 && !st.starved);
 		bad = check_stream();
 		if (bad)
-			fail_msg("stream %" PRIu64 ": %s (GN_SEED=%" PRIu64 " GN_STREAMS=1)",
+			fail_msg("stream %" PRIu64 ": %s (GN_SEED=%" PRIu64
+				 " GN_STREAMS=1)",
 				 i, bad, seed + i);
 		finish_stream();
 		if (rig.pool.nfree != CHUNKS)
 			fail_msg("stream %" PRIu64 ": chunks lost (GN_SEED=%" PRIu64
-				 " GN_STREAMS=1)", i, seed + i);
+				 " GN_STREAMS=1)",
+				 i, seed + i);
 	}
-	print_message("%" PRIu64 " streams, %" PRIu64 " packets, %" PRIu64 " of them in %"
-		      PRIu64 " super-packets (up to %" PRIu64 "); %" PRIu64
-		      " bad checksums, %" PRIu64 " evicted, %" PRIu64 " starved\n",
+	print_message("%" PRIu64 " streams, %" PRIu64 " packets, %" PRIu64
+		      " of them in %" PRIu64 " super-packets (up to %" PRIu64
+		      "); %" PRIu64 " bad checksums, %" PRIu64 " evicted, %" PRIu64
+		      " starved\n",
 		      n, seen.packets, seen.merged, seen.supers, seen.largest, seen.bad,
 		      seen.evicted, seen.starved);
 	if (n < 10000)

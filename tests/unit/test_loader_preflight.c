@@ -17,8 +17,12 @@
 static struct facts good(void)
 {
 	return (struct facts){
-		.link = { .name = "eth0", .ifindex = 3, .mtu = 1500, .up = true,
-			  .rx_queues = 4, .tx_queues = 4 },
+		.link = { .name = "eth0",
+			  .ifindex = 3,
+			  .mtu = 1500,
+			  .up = true,
+			  .rx_queues = 4,
+			  .tx_queues = 4 },
 		.kernel = 0x0601,
 		.cap_bpf = true,
 		.cap_net_admin = true,
@@ -137,7 +141,7 @@ static void test_veth(void **state)
 	f.mode = MODE_GENERIC;
 	accepted(&f, 0, NULL);
 	f = good();
-	f.link.peer_tx_queues = 8;	/* no veth: means nothing */
+	f.link.peer_tx_queues = 8; /* no veth: means nothing */
 	accepted(&f, 0, NULL);
 }
 
@@ -158,8 +162,10 @@ static void test_busy(void **state)
 {
 	struct facts f = good();
 
-	f.xdp = (struct xdp_state){ .found = XDP_FOUND_FOREIGN, .mode = XDP_MODE_NATIVE,
-				    .main_id = 7, .name = "other" };
+	f.xdp = (struct xdp_state){ .found = XDP_FOUND_FOREIGN,
+				    .mode = XDP_MODE_NATIVE,
+				    .main_id = 7,
+				    .name = "other" };
 	refused(&f, "eth0 is busy: XDP program \"other\" (id 7)");
 	refused(&f, "ip link set dev eth0 xdp off");
 	f.xdp.mode = XDP_MODE_SKB;
@@ -173,7 +179,8 @@ static void test_busy(void **state)
 	accepted(&f, 0, NULL);
 }
 
-static void explained(const struct facts *f, int err, const char *kernel, const char *want)
+static void explained(const struct facts *f, int err, const char *kernel,
+		      const char *want)
 {
 	char buf[700];
 
@@ -189,7 +196,8 @@ static void test_explain(void **state)
 	explained(&f, -EPERM, "", "run as root");
 	explained(&f, -EOPNOTSUPP, "", "--mode generic");
 	explained(&f, -EBUSY, "", "ip link set dev v0 xdp off");
-	explained(&f, -ENOSPC, "veth: too few", "ethtool -L v0 rx N; the kernel says: veth: too few");
+	explained(&f, -ENOSPC, "veth: too few",
+		  "ethtool -L v0 rx N; the kernel says: veth: too few");
 	f.link.peer_mtu = 9000;
 	explained(&f, -ERANGE, "", "(it is 9000)");
 	explained(&f, -EINVAL, "", "Invalid argument; try --verbose");
@@ -200,10 +208,10 @@ static void test_explain(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_plain),	cmocka_unit_test(test_caps),
-		cmocka_unit_test(test_mtu),	cmocka_unit_test(test_features),
-		cmocka_unit_test(test_veth),	cmocka_unit_test(test_link),
-		cmocka_unit_test(test_busy),	cmocka_unit_test(test_explain),
+		cmocka_unit_test(test_plain), cmocka_unit_test(test_caps),
+		cmocka_unit_test(test_mtu),   cmocka_unit_test(test_features),
+		cmocka_unit_test(test_veth),  cmocka_unit_test(test_link),
+		cmocka_unit_test(test_busy),  cmocka_unit_test(test_explain),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,18 +18,20 @@
 
 static json_t *snap(double time, long long n)
 {
-	return json_pack(
-		"{s:f, s:{s:s, s:f}, s:[{s:s, s:{s:I, s:I, s:I, s:I},"
-		" s:[{s:i, s:{s:I}, s:{s:I}, s:{s:I}}], s:[{s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I}}]}]}",
-		"time_s", time, "daemon", "version", "9.9", "uptime_s", 65.0,
-		"interfaces", "name", "v0",
-		"xdp", "rx", (json_int_t)(100 * n), "redirect", (json_int_t)(60 * n),
-		"drop_meta", (json_int_t)(10 * n), "pass_no_socket", (json_int_t)0,
-		"queues", "queue", 3, "worker", "rx_no_instance", (json_int_t)(2 * n),
-		"xsk", "tx_full", (json_int_t)5, "kernel", "rx_ring_full", (json_int_t)n,
-		"instances", "name", "vm1", "stats", "rx_packets", (json_int_t)(1000 * n),
-		"rx_frames", (json_int_t)(57 * n), "rx_local", (json_int_t)(7 * n), "rx_bytes", (json_int_t)(125000000 * n),
-		"tx_wire", (json_int_t)(20 * n), "rx_dropped", (json_int_t)(4 * n));
+	return json_pack("{s:f, s:{s:s, s:f}, s:[{s:s, s:{s:I, s:I, s:I, s:I},"
+			 " s:[{s:i, s:{s:I}, s:{s:I}, s:{s:I}}], s:[{s:s, s:{s:I, s:I, "
+			 "s:I, s:I, s:I, s:I}}]}]}",
+			 "time_s", time, "daemon", "version", "9.9", "uptime_s", 65.0,
+			 "interfaces", "name", "v0", "xdp", "rx", (json_int_t)(100 * n),
+			 "redirect", (json_int_t)(60 * n), "drop_meta",
+			 (json_int_t)(10 * n), "pass_no_socket", (json_int_t)0, "queues",
+			 "queue", 3, "worker", "rx_no_instance", (json_int_t)(2 * n),
+			 "xsk", "tx_full", (json_int_t)5, "kernel", "rx_ring_full",
+			 (json_int_t)n, "instances", "name", "vm1", "stats", "rx_packets",
+			 (json_int_t)(1000 * n), "rx_frames", (json_int_t)(57 * n),
+			 "rx_local", (json_int_t)(7 * n), "rx_bytes",
+			 (json_int_t)(125000000 * n), "tx_wire", (json_int_t)(20 * n),
+			 "rx_dropped", (json_int_t)(4 * n));
 }
 
 static double num(const json_t *o, const char *key)
@@ -38,7 +40,7 @@ static double num(const json_t *o, const char *key)
 	return json_number_value(json_object_get(o, key));
 }
 
-#define NEAR(a, b)	assert_true((a) - (b) < 1e-6 && (b) - (a) < 1e-6)
+#define NEAR(a, b) assert_true((a) - (b) < 1e-6 && (b) - (a) < 1e-6)
 
 static void test_rates(void **state)
 {
@@ -55,7 +57,7 @@ static void test_rates(void **state)
 	i = json_array_get(json_object_get(r, "interfaces"), 0);
 	NEAR(num(i, "seen_pps"), 100);
 	NEAR(num(i, "redirect_pps"), 60);
-	NEAR(num(i, "host_pps"), 30);	/* neither redirected nor dropped */
+	NEAR(num(i, "host_pps"), 30); /* neither redirected nor dropped */
 	NEAR(num(i, "queues"), 1);
 	json_decref(r);
 	json_decref(a);
@@ -67,9 +69,10 @@ static const json_t *drop_of(const json_t *r, const char *counter)
 	json_t *d;
 	size_t k;
 
-	json_array_foreach(json_object_get(r, "drops"), k, d)
-		if (!strcmp(json_string_value(json_object_get(d, "counter")), counter))
-			return d;
+	json_array_foreach(
+		json_object_get(r, "drops"), k,
+		d) if (!strcmp(json_string_value(json_object_get(d, "counter")),
+			       counter)) return d;
 	return NULL;
 }
 
@@ -113,8 +116,9 @@ static void test_restart(void **state)
 /* The daemon comes and goes between two snapshots. */
 static void test_no_daemon(void **state)
 {
-	json_t *a = snap(1, 1), *b = json_pack("{s:f, s:n, s:[]}", "time_s", 2.0, "daemon",
-					       "interfaces"), *r;
+	json_t *a = snap(1, 1),
+	       *b = json_pack("{s:f, s:n, s:[]}", "time_s", 2.0, "daemon", "interfaces"),
+	       *r;
 
 	r = top_compute(a, b);
 	assert_int_equal(json_array_size(json_object_get(r, "instances")), 0);
@@ -145,7 +149,8 @@ static void test_render(void **state)
 	char *text = rendered(r);
 
 	assert_non_null(strstr(text, "ghostnicd 9.9, up 65 s"));
-	assert_non_null(strstr(text, "vm1       v0            1.00k      1.000       20.0"));
+	assert_non_null(
+		strstr(text, "vm1       v0            1.00k      1.000       20.0"));
 	assert_non_null(strstr(text, "receive ring full: worker too slow"));
 	free(text);
 	json_decref(r);
@@ -181,9 +186,10 @@ static void test_fmt_si(void **state)
 		double v;
 		const char *s;
 	} c[] = {
-		{ 0, "0" }, { 7, "7" }, { 999, "999" }, { 999.6, "1.00k" }, { 1000, "1.00k" },
-		{ 12345, "12.3k" }, { 999499, "999k" }, { 999600, "1.00M" }, { 4.8e6, "4.80M" },
-		{ 1e9, "1.00G" }, { 1e22, "10000E" },
+		{ 0, "0" },	    { 7, "7" },		 { 999, "999" },
+		{ 999.6, "1.00k" }, { 1000, "1.00k" },	 { 12345, "12.3k" },
+		{ 999499, "999k" }, { 999600, "1.00M" }, { 4.8e6, "4.80M" },
+		{ 1e9, "1.00G" },   { 1e22, "10000E" },
 	};
 	char buf[FMT_MAX];
 	size_t i;
@@ -195,9 +201,9 @@ static void test_fmt_si(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_rates),	   cmocka_unit_test(test_drops),
-		cmocka_unit_test(test_restart),	   cmocka_unit_test(test_no_daemon),
-		cmocka_unit_test(test_render),	   cmocka_unit_test(test_terminal_safe),
+		cmocka_unit_test(test_rates),	cmocka_unit_test(test_drops),
+		cmocka_unit_test(test_restart), cmocka_unit_test(test_no_daemon),
+		cmocka_unit_test(test_render),	cmocka_unit_test(test_terminal_safe),
 		cmocka_unit_test(test_fmt_si),
 	};
 

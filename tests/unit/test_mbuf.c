@@ -9,8 +9,8 @@
 
 #include "../../user/daemon/mbuf.h"
 
-#define CHUNKS	16
-#define CHUNK	2048	/* bytes */
+#define CHUNKS 16
+#define CHUNK  2048 /* bytes */
 
 static uint8_t umem[CHUNKS * CHUNK] __attribute__((aligned(4096)));
 
@@ -56,7 +56,7 @@ static void test_init_refuses(void **state)
 	assert_int_equal(mbuf_pool_init(&p, umem, CHUNKS, 0), -EINVAL);
 	assert_int_equal(mbuf_pool_init(&p, umem, CHUNKS, 3000), -EINVAL);
 	for (size_t i = 0; i < sizeof(p); i++)
-		assert_int_equal(((uint8_t *)&p)[i], 0x5a);	/* untouched on failure */
+		assert_int_equal(((uint8_t *)&p)[i], 0x5a); /* untouched on failure */
 	memset(&p, 0, sizeof(p));
 	mbuf_pool_fini(&p);
 }
@@ -157,10 +157,10 @@ static void test_iov(void **state)
 
 static void test_pop_vlan(void **state)
 {
-	static const uint8_t frame[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,
-					 0x81, 0, 0x20, 7, 8, 0, 0x45, 99 };
-	static const uint8_t popped[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,
-					  8, 0, 0x45, 99 };
+	static const uint8_t frame[] = { 1,  2,	 3,    4, 5,	6, 7, 8, 9,    10,
+					 11, 12, 0x81, 0, 0x20, 7, 8, 0, 0x45, 99 };
+	static const uint8_t popped[] = { 1, 2,	 3,  4,	 5, 6, 7,    8,
+					  9, 10, 11, 12, 8, 0, 0x45, 99 };
 	struct mbuf_pool p;
 	struct mbuf *m;
 

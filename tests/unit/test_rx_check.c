@@ -17,7 +17,8 @@ static struct gn_meta good(uint32_t *len, const struct pkt_spec *s)
 	struct gn_meta m;
 
 	*len = pkt_build(s, frame);
-	pkt_meta(frame, *len, 5, GN_INSTANCE_TSO4 | GN_INSTANCE_TSO6 | GN_INSTANCE_USO, &m);
+	pkt_meta(frame, *len, 5, GN_INSTANCE_TSO4 | GN_INSTANCE_TSO6 | GN_INSTANCE_USO,
+		 &m);
 	return m;
 }
 
@@ -73,16 +74,17 @@ static void test_unparsed(void **state)
 
 	assert_true(rx_check(&m, 0));
 	assert_true(rx_check(&m, 60));
-	for (m.class = GN_CLASS_START; m.class <= GN_CLASS_CLOSE; m.class++)
+	for (m.class = GN_CLASS_START; m.class <= GN_CLASS_CLOSE; m.class ++)
 		assert_false(rx_check(&m, 60));
 }
 
-#define REFUSED(s, change) do {						\
-	struct gn_meta m_ = good(&len, &(s));				\
-	assert_true(rx_check(&m_, len));				\
-	m_.change;							\
-	assert_false(rx_check(&m_, len));				\
-} while (0)
+#define REFUSED(s, change)                                                               \
+	do {                                                                             \
+		struct gn_meta m_ = good(&len, &(s));                                    \
+		assert_true(rx_check(&m_, len));                                         \
+		m_.change;                                                               \
+		assert_false(rx_check(&m_, len));                                        \
+	} while (0)
 
 static void test_refuses(void **state)
 {
@@ -97,19 +99,19 @@ static void test_refuses(void **state)
 	REFUSED(s, class = 255);
 	REFUSED(s, payload_len++);
 	REFUSED(s, payload_len = 65535);
-	REFUSED(s, payload_len = 0);			/* nothing to merge */
-	REFUSED(s, flow = 0);				/* merges, but with whom? */
+	REFUSED(s, payload_len = 0); /* nothing to merge */
+	REFUSED(s, flow = 0);	     /* merges, but with whom? */
 	REFUSED(s, l4_off = 255);
 	REFUSED(s, l4_off++);
 	REFUSED(s, l4_len = 255);
 	REFUSED(s, l4_len = 0);
-	REFUSED(s, l4_len = 16);			/* less than a TCP header */
-	REFUSED(s, l4_len = 64);			/* more than there is */
-	REFUSED(s, l3_off = 255);			/* behind L4 */
+	REFUSED(s, l4_len = 16);  /* less than a TCP header */
+	REFUSED(s, l4_len = 64);  /* more than there is */
+	REFUSED(s, l3_off = 255); /* behind L4 */
 	REFUSED(s, l3_off = 0);
-	REFUSED(s, l3_off++);				/* no room for IPv4 */
-	REFUSED(v6, l3_off++);				/* no room for IPv6 */
-	REFUSED(s, flags |= GN_F_IPV6);			/* an IPv6 header in 20 bytes */
+	REFUSED(s, l3_off++);		/* no room for IPv4 */
+	REFUSED(v6, l3_off++);		/* no room for IPv6 */
+	REFUSED(s, flags |= GN_F_IPV6); /* an IPv6 header in 20 bytes */
 	REFUSED(s, flags |= GN_F_UDP);
 	REFUSED(s, flags &= (uint16_t)~GN_F_TCP);
 	REFUSED(u, flags &= (uint16_t)~GN_F_UDP);
@@ -134,8 +136,9 @@ static void test_random(void **state)
 		s.proto = i & 2 ? 17 : 6;
 		m = good(&len, &s);
 		for (unsigned int n = 1 + pkt_rand(&seed) % 3; n; n--) {
-			unsigned int at = pkt_rand(&seed) % 3 ? 18 + pkt_rand(&seed) % 14 :
-					  pkt_rand(&seed) % sizeof(m);
+			unsigned int at = pkt_rand(&seed) % 3
+						  ? 18 + pkt_rand(&seed) % 14
+						  : pkt_rand(&seed) % sizeof(m);
 
 			((uint8_t *)&m)[at] ^= (uint8_t)(1U << pkt_rand(&seed) % 8);
 		}

@@ -282,13 +282,13 @@ static void kills_the_rest(void **state)
 		void (*fn)(void);
 		const char *name;
 	} tries[] = {
-		TRY(do_exec),	  TRY(do_ptrace),	TRY(do_inet),
-		TRY(do_packet),	  TRY(do_fork),		TRY(do_sendto),
-		TRY(do_create),	  TRY(do_truncate),
-		TRY(do_chmod),	  TRY(do_mount),	TRY(do_setuid),
-		TRY(do_kill),	  TRY(do_ioctl),	TRY(do_rlimit),
-		TRY(do_exec_map), TRY(do_exec_protect), TRY(do_prog_load),
-		TRY(do_unshare),  TRY(do_prctl),
+		TRY(do_exec),	      TRY(do_ptrace),	 TRY(do_inet),
+		TRY(do_packet),	      TRY(do_fork),	 TRY(do_sendto),
+		TRY(do_create),	      TRY(do_truncate),	 TRY(do_chmod),
+		TRY(do_mount),	      TRY(do_setuid),	 TRY(do_kill),
+		TRY(do_ioctl),	      TRY(do_rlimit),	 TRY(do_exec_map),
+		TRY(do_exec_protect), TRY(do_prog_load), TRY(do_unshare),
+		TRY(do_prctl),
 	};
 
 	need_filter();

@@ -33,7 +33,9 @@ static struct frame_spec kind(unsigned int k, unsigned int payload)
 {
 	return (struct frame_spec){ .v6 = k & 1,
 				    .proto = k & 2 ? 17 : 6,
-				    .opt_len = k & 2 ? 0 : k & 4 ? 12 : 0,
+				    .opt_len = k & 2   ? 0
+					       : k & 4 ? 12
+						       : 0,
 				    .payload = payload,
 				    .fill = (uint8_t)(payload * 7 + k) };
 }

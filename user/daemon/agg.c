@@ -20,30 +20,30 @@
 #include "stat.h"
 #include "../lib/csum.h"
 
-#define SLOT_NONE	UINT16_MAX
+#define SLOT_NONE UINT16_MAX
 
 /*
  * An open chain: all that the next segment is compared with and changes, in one
  * cache line. The head's mbuf gets its share when the chain closes.
  */
 struct agg_open {
-	uint64_t key;		/* gn_meta.key of all its segments */
+	uint64_t key; /* gn_meta.key of all its segments */
 	uint64_t deadline_ns;
-	uint32_t head, tail;	/* mbuf indexes; head MBUF_NONE: a hole */
+	uint32_t head, tail; /* mbuf indexes; head MBUF_NONE: a hole */
 	uint32_t slot;
-	uint32_t flow;		/* gn_meta.flow */
-	uint32_t next_seq;	/* the sequence number that continues it */
-	uint32_t seq_mask;	/* TCP: all ones; UDP has no sequence: 0 */
-	uint32_t total;		/* bytes, frame start to payload end */
-	uint32_t max_total;	/* the most total may become: AGG_MAX_IP_LEN */
-	uint16_t hdr_len;	/* bytes, Ethernet to L4 */
+	uint32_t flow;	    /* gn_meta.flow */
+	uint32_t next_seq;  /* the sequence number that continues it */
+	uint32_t seq_mask;  /* TCP: all ones; UDP has no sequence: 0 */
+	uint32_t total;	    /* bytes, frame start to payload end */
+	uint32_t max_total; /* the most total may become: AGG_MAX_IP_LEN */
+	uint16_t hdr_len;   /* bytes, Ethernet to L4 */
 	uint16_t gso_size;
 	uint16_t sum;
-	uint16_t next_id;	/* the IPv4 identification that continues it */
-	uint16_t meta_flags;	/* GN_F_PSH and GN_F_FIN of its segments */
+	uint16_t next_id;    /* the IPv4 identification that continues it */
+	uint16_t meta_flags; /* GN_F_PSH and GN_F_FIN of its segments */
 	uint8_t nsegs, nbufs;
-	uint8_t id_step;	/* 0, 1, or MBUF_STEP_ANY */
-	uint8_t flags;		/* MBUF_* */
+	uint8_t id_step; /* 0, 1, or MBUF_STEP_ANY */
+	uint8_t flags;	 /* MBUF_* */
 };
 
 _Static_assert(sizeof(struct agg_open) <= 64, "one cache line per open chain");
@@ -176,8 +176,7 @@ static inline bool continues(const struct agg_open *o, const struct mbuf *m)
  *
  * Return: the first buffer that is left; its tail and nbufs are right
  */
-static struct mbuf *trim(struct mbuf_pool *p, struct mbuf *m, uint32_t skip,
-			 uint32_t len)
+static struct mbuf *trim(struct mbuf_pool *p, struct mbuf *m, uint32_t skip, uint32_t len)
 {
 	struct mbuf *last;
 	uint32_t left = len;
@@ -259,7 +258,7 @@ static void open_chain(struct agg *a, struct mbuf *m, uint32_t slot, uint64_t no
 	struct agg_open *o;
 
 	if (a->oldest == a->newest) {
-		a->oldest = a->newest = 0;	/* the same few lines again */
+		a->oldest = a->newest = 0; /* the same few lines again */
 	} else if (a->newest - a->oldest == AGG_MAX_OPEN) {
 		if (open_at(a, a->oldest)->head == MBUF_NONE) {
 			a->oldest++;

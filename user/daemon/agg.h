@@ -20,32 +20,33 @@
 
 #include "mbuf.h"
 
-#define AGG_SLOTS	4096	/* table size, a power of two */
-#define AGG_MAX_OPEN	1024	/* chains open at once */
-#define AGG_MAX_BUFS	128	/* mbufs of one chain, so that a port's address
-				 * list is bounded */
-#define AGG_MAX_IP_LEN	65535	/* bytes, IP header to payload end */
+#define AGG_SLOTS    4096 /* table size, a power of two */
+#define AGG_MAX_OPEN 1024 /* chains open at once */
+#define AGG_MAX_BUFS                                                                     \
+	128		     /* mbufs of one chain, so that a port's address             \
+			      * list is bounded */
+#define AGG_MAX_IP_LEN 65535 /* bytes, IP header to payload end */
 
 enum agg_checksum {
-	AGG_VERIFY,		/* sum every payload before it merges */
-	AGG_CARRY,		/* add the claimed sums; the receiver checks */
+	AGG_VERIFY, /* sum every payload before it merges */
+	AGG_CARRY,  /* add the claimed sums; the receiver checks */
 };
 
 struct agg_conf {
 	enum agg_checksum checksum;
-	bool trust_partial;	/* believe GN_F_CSUM_PARTIAL: local link only */
-	uint32_t max_held;	/* buffers in open chains; the oldest leaves beyond it */
-	uint64_t hold_ns;	/* a chain may wait so long for its next segment;
-				 * 0: until the end of the burst */
+	bool trust_partial; /* believe GN_F_CSUM_PARTIAL: local link only */
+	uint32_t max_held;  /* buffers in open chains; the oldest leaves beyond it */
+	uint64_t hold_ns;   /* a chain may wait so long for its next segment;
+			     * 0: until the end of the burst */
 };
 
 /* X(field, meaning): counters, written by the worker, read by anyone. */
-#define AGG_COUNTERS(X)							\
-	X(packets, "packets taken")					\
-	X(supers, "chains of two or more segments delivered")		\
-	X(merged, "packets in those chains")				\
-	X(bad_csum, "segments kept apart: bad L4 checksum")		\
-	X(evicted, "chains closed early: another flow needed the slot")	\
+#define AGG_COUNTERS(X)                                                                  \
+	X(packets, "packets taken")                                                      \
+	X(supers, "chains of two or more segments delivered")                            \
+	X(merged, "packets in those chains")                                             \
+	X(bad_csum, "segments kept apart: bad L4 checksum")                              \
+	X(evicted, "chains closed early: another flow needed the slot")                  \
 	X(starved, "chains closed early: too many buffers held")
 
 struct agg_stats {
@@ -57,10 +58,10 @@ struct agg_stats {
 struct agg {
 	struct agg_conf conf;
 	struct mbuf_pool *pool;
-	uint16_t *slot;		/* [AGG_SLOTS] entry of open[] that holds it, or none */
-	struct agg_open *open;	/* [AGG_MAX_OPEN] ring of open chains, oldest first */
-	uint32_t oldest, newest;	/* free-running positions in open[] */
-	uint32_t held;		/* buffers in open chains */
+	uint16_t *slot;		 /* [AGG_SLOTS] entry of open[] that holds it, or none */
+	struct agg_open *open;	 /* [AGG_MAX_OPEN] ring of open chains, oldest first */
+	uint32_t oldest, newest; /* free-running positions in open[] */
+	uint32_t held;		 /* buffers in open chains */
 	struct agg_stats stats;
 };
 
@@ -73,7 +74,7 @@ struct agg_out {
 
 /* What one agg_push() may emit: the chain before, the segment, and what the
  * held-buffers or open-chains limit drove out. */
-#define AGG_PUSH_MAX_OUT	4
+#define AGG_PUSH_MAX_OUT 4
 
 /**
  * agg_init() - empty table
@@ -85,7 +86,8 @@ struct agg_out {
  */
 int agg_init(struct agg *a, struct mbuf_pool *pool, const struct agg_conf *conf);
 
-/** agg_fini() - free the table; open chains' mbufs stay with the pool. Zeroed @a is fine. */
+/** agg_fini() - free the table; open chains' mbufs stay with the pool. Zeroed @a is fine.
+ */
 void agg_fini(struct agg *a);
 
 /**
@@ -95,7 +97,8 @@ void agg_fini(struct agg *a);
  *		of the first buffer, further buffers linked by next, tail, total
  *		and nbufs set; ownership passes
  * @now_ns:	time of the burst
- * @out:	chains that are complete are appended; AGG_PUSH_MAX_OUT free entries needed
+ * @out:	chains that are complete are appended; AGG_PUSH_MAX_OUT free entries
+ *needed
  *
  * A buffer that contributes nothing (all of it padding) is freed to the pool.
  */

@@ -59,8 +59,8 @@ struct daemon_conf {
 void conf_init(struct daemon_conf *c);
 
 /**
- * conf_parse_instance() - "NAME,mac=MAC[,vlan=N],port=PORT[,client][,copy][,iface=IF]", PORT
- * "tap:DEV", "vhost-user:SOCKET" or "null"
+ * conf_parse_instance() - "NAME,mac=MAC[,vlan=N],port=PORT[,client][,copy][,iface=IF]",
+ * PORT "tap:DEV", "vhost-user:SOCKET" or "null"
  * @s:		text; on the command line and in the control protocol alike
  * @out:	filled; iface is "" if the text does not name one
  * @err:	message on failure, @errlen bytes

@@ -293,10 +293,11 @@ static int set_port(struct instance_conf *in, const char *value, char *err, size
 				 "to %d characters",
 				 value, IFNAMSIZ - 1);
 	if (!strcmp(kind, "vhost-user") && *arg != '/')
-		return conf_fail(err, errlen,
-				 "port=\"%s\": want vhost-user:SOCKET, SOCKET an absolute "
-				 "path",
-				 value);
+		return conf_fail(
+			err, errlen,
+			"port=\"%s\": want vhost-user:SOCKET, SOCKET an absolute "
+			"path",
+			value);
 	if (!strcmp(kind, "shm") && *arg != '/')
 		return conf_fail(err, errlen,
 				 "port=\"%s\": want shm:SOCKET, SOCKET an absolute path",
@@ -329,10 +330,11 @@ int conf_set_instance(struct instance_conf *in, const char *key, const char *val
 	}
 	if (strcmp(key, "mac") && strcmp(key, "vlan") && strcmp(key, "port") &&
 	    strcmp(key, "iface") && strcmp(key, "hold"))
-		return conf_fail(err, errlen,
-				 "unknown key \"%s\"; valid are: mac, vlan, port, client, "
-				 "copy, hold, iface",
-				 key);
+		return conf_fail(
+			err, errlen,
+			"unknown key \"%s\"; valid are: mac, vlan, port, client, "
+			"copy, hold, iface",
+			key);
 	if (!value)
 		return conf_fail(err, errlen, "%s has no value; write %s=VALUE", key,
 				 key);
@@ -394,9 +396,8 @@ int conf_parse_instance(const char *s, struct instance_conf *out, char *err,
 	rest = text;
 	ret = conf_set_name(&in, strsep(&rest, ","), err, errlen);
 	while (!ret && rest) {
-		static const char *const keys[] = { "mac",    "vlan", "port",
-						    "client", "copy", "hold",
-						    "iface" };
+		static const char *const keys[] = { "mac",  "vlan", "port", "client",
+						    "copy", "hold", "iface" };
 
 		item = strsep(&rest, ",");
 		value = strchr(item, '=');

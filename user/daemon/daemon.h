@@ -9,10 +9,10 @@
 
 struct daemon {
 	struct daemon_conf *conf;
-	struct loop *loop;		/* control thread's; not owned */
+	struct loop *loop; /* control thread's; not owned */
 	struct iface *iface[CONF_MAX_IFACES];
 	unsigned int nifaces;
-	uint64_t start_ns;		/* CLOCK_MONOTONIC */
+	uint64_t start_ns; /* CLOCK_MONOTONIC */
 };
 
 /** daemon_find_iface() - by name; NULL or "" with one interface: that one */

@@ -13,10 +13,10 @@
 #include "stat.h"
 #include "tx.h"
 
-#define FLOOD_BURST	32	/* frames a call */
+#define FLOOD_BURST 32 /* frames a call */
 
 #ifndef PACKET_IGNORE_OUTGOING
-#define PACKET_IGNORE_OUTGOING 23	/* kernel 4.20 */
+#define PACKET_IGNORE_OUTGOING 23 /* kernel 4.20 */
 #endif
 
 /* Accept what came in by broadcast or multicast, and nothing else: the
@@ -38,8 +38,11 @@ static int membership(int fd, unsigned int ifindex, int type, const uint8_t *mac
 		req.mr_alen = 6;
 		memcpy(req.mr_address, mac, 6);
 	}
-	return setsockopt(fd, SOL_PACKET, on ? PACKET_ADD_MEMBERSHIP : PACKET_DROP_MEMBERSHIP,
-			  &req, sizeof(req)) ? -errno : 0;
+	return setsockopt(fd, SOL_PACKET,
+			  on ? PACKET_ADD_MEMBERSHIP : PACKET_DROP_MEMBERSHIP, &req,
+			  sizeof(req))
+		       ? -errno
+		       : 0;
 }
 
 int flood_open(unsigned int ifindex)
@@ -116,7 +119,7 @@ void flood_receive(struct worker *w)
 	} control;
 
 	for (int i = 0; i < FLOOD_BURST; i++) {
-		struct virtio_net_hdr vh;	/* without num_buffers: packet(7) */
+		struct virtio_net_hdr vh; /* without num_buffers: packet(7) */
 		struct iovec iov[2] = { { &vh, sizeof(vh) }, { frame, sizeof(frame) } };
 		struct msghdr msg = {
 			.msg_iov = iov,

@@ -24,8 +24,8 @@ void flow_fini(struct flow_table *t)
 	t->flow = NULL;
 }
 
-void flow_note(struct flow_table *t, const struct mbuf_pool *p,
-	       const struct mbuf *head, uint64_t now_ns)
+void flow_note(struct flow_table *t, const struct mbuf_pool *p, const struct mbuf *head,
+	       uint64_t now_ns)
 {
 	const struct gn_meta *meta = &head->meta;
 	struct flow *set = &t->flow[meta->flow % FLOW_SETS * FLOW_WAYS];
@@ -71,6 +71,6 @@ int flow_format(const struct flow *f, char *buf, size_t size)
 		memcpy(&sport, f->hdr + f->l4_off, 2);
 		memcpy(&dport, f->hdr + f->l4_off + 2, 2);
 	}
-	return snprintf(buf, size, v6 ? "[%s]:%u > [%s]:%u" : "%s:%u > %s:%u",
-			a, ntohs(sport), b, ntohs(dport));
+	return snprintf(buf, size, v6 ? "[%s]:%u > [%s]:%u" : "%s:%u > %s:%u", a,
+			ntohs(sport), b, ntohs(dport));
 }

@@ -27,9 +27,9 @@
 #include "../lib/bpffs.h"
 #include "../lib/log.h"
 
-#define GENERATIONS	(UINT16_MAX / GN_MAX_INSTANCES + 1)	/* of an instance slot */
+#define GENERATIONS (UINT16_MAX / GN_MAX_INSTANCES + 1) /* of an instance slot */
 /* Share of a umem that open chains may hold: the rest keeps the rings full. */
-#define HELD_SHARE	4
+#define HELD_SHARE 4
 
 struct link_info {
 	uint32_t mtu;
@@ -118,34 +118,40 @@ static int open_maps(struct iface *i, const struct daemon_conf *d)
 	}
 	fd = open_pin(bpffs, i->name, BPFFS_CONFIG);
 	if (fd < 0) {
-		log_err("%s: the XDP program is not attached (%s): run `ghostnic attach %s`",
+		log_err("%s: the XDP program is not attached (%s): run `ghostnic attach "
+			"%s`",
 			i->name, strerror(-fd), i->name);
 		return fd;
 	}
-	config = mmap(NULL, sizeof(*i->config), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	config =
+		mmap(NULL, sizeof(*i->config), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	err = config == MAP_FAILED ? -errno : 0;
 	close(fd);
 	if (!err)
 		i->config = config;
 	if (err || i->config->abi != GN_ABI) {
-		log_err("%s: the XDP program in place is not of this version (%s): run `ghostnic detach %s`, then `ghostnic attach %s`",
+		log_err("%s: the XDP program in place is not of this version (%s): run "
+			"`ghostnic detach %s`, then `ghostnic attach %s`",
 			i->name, err ? strerror(-err) : "another ABI", i->name, i->name);
 		return err ? err : -EPROTO;
 	}
 	if (i->config->max_frame != i->mtu + 22)
-		log_warn("%s: its MTU was %u when the program was attached, now it is %u: attach again",
+		log_warn("%s: its MTU was %u when the program was attached, now it is "
+			 "%u: attach again",
 			 i->name, i->config->max_frame - 22, i->mtu);
 	if (d->checksum == AGG_VERIFY)
 		__atomic_or_fetch(&i->config->flags, GN_CONFIG_VERIFY, __ATOMIC_RELAXED);
 	else
-		__atomic_and_fetch(&i->config->flags, ~GN_CONFIG_VERIFY, __ATOMIC_RELAXED);
+		__atomic_and_fetch(&i->config->flags, ~GN_CONFIG_VERIFY,
+				   __ATOMIC_RELAXED);
 	if (i->config->flags & GN_CONFIG_STREAM)
 		map_streams(i, bpffs);
 	i->map_xsks = open_pin(bpffs, i->name, BPFFS_XSKS);
 	i->map_instances = open_pin(bpffs, i->name, BPFFS_INSTANCES);
 	if (i->map_xsks < 0 || i->map_instances < 0) {
 		err = i->map_xsks < 0 ? i->map_xsks : i->map_instances;
-		log_err("%s: its pinned maps are incomplete (%s): run `ghostnic attach %s` again",
+		log_err("%s: its pinned maps are incomplete (%s): run `ghostnic attach "
+			"%s` again",
 			i->name, strerror(-err), i->name);
 		return err;
 	}
@@ -157,7 +163,8 @@ static void next_generation(struct iface *i)
 {
 	uint32_t next = i->config->generation + 1;
 
-	/* Release pairs with XDP's reading it before the map. 0 would turn remembering off. */
+	/* Release pairs with XDP's reading it before the map. 0 would turn remembering
+	 * off. */
 	__atomic_store_n(&i->config->generation, next ? next : 1, __ATOMIC_RELEASE);
 }
 
@@ -176,7 +183,7 @@ static void clear_instances(struct iface *i)
  * one down, because interrupts tend to start at the first. -1: there is only one. */
 static int next_cpu(void)
 {
-	static int last = CPU_SETSIZE;	/* control thread only */
+	static int last = CPU_SETSIZE; /* control thread only */
 	cpu_set_t set;
 
 	if (sched_getaffinity(0, sizeof(set), &set) || CPU_COUNT(&set) < 2)
@@ -244,7 +251,8 @@ int iface_open(const struct iface_conf *conf, const struct daemon_conf *d,
 	if (i->nworkers > GN_MAX_QUEUES)
 		i->nworkers = GN_MAX_QUEUES;
 	if (i->nworkers < link.rx_queues)
-		log_warn("%s: %u of %u receive queues are served, the host gets the others' frames",
+		log_warn("%s: %u of %u receive queues are served, the host gets the "
+			 "others' frames",
 			 i->name, i->nworkers, link.rx_queues);
 	err = open_maps(i, d);
 	if (err)
@@ -275,7 +283,8 @@ int iface_start(struct iface *i)
 		int err = worker_start(i->worker[q]);
 
 		if (err) {
-			log_err("%s: no thread for queue %u: %s", i->name, q, strerror(-err));
+			log_err("%s: no thread for queue %u: %s", i->name, q,
+				strerror(-err));
 			return err;
 		}
 	}
@@ -283,7 +292,8 @@ int iface_start(struct iface *i)
 		int fd = i->worker[q]->xsk.fd;
 
 		if (bpf_map_update_elem(i->map_xsks, &q, &fd, BPF_ANY)) {
-			log_err("%s: socket of queue %u: %s", i->name, q, strerror(errno));
+			log_err("%s: socket of queue %u: %s", i->name, q,
+				strerror(errno));
 			return -errno;
 		}
 	}
@@ -304,10 +314,12 @@ static struct gn_instance_key key_of(const struct instance *in)
 static int publish(const struct instance *in)
 {
 	const struct gn_instance_key key = key_of(in);
-	const struct gn_instance value = { .id = in->id, .flags = (uint16_t)in->port->gso };
+	const struct gn_instance value = { .id = in->id,
+					   .flags = (uint16_t)in->port->gso };
 
-	int err = bpf_map_update_elem(in->iface->map_instances, &key, &value, BPF_ANY) ?
-			  -errno : 0;
+	int err = bpf_map_update_elem(in->iface->map_instances, &key, &value, BPF_ANY)
+			  ? -errno
+			  : 0;
 
 	next_generation(in->iface);
 	return err;
@@ -429,19 +441,21 @@ static int find_slot(const struct iface *i, const struct instance_conf *conf, ch
 			continue;
 		}
 		if (!strcmp(in->conf.name, conf->name)) {
-			snprintf(err, errlen, "instance %s exists already on %s", conf->name,
-				 i->name);
+			snprintf(err, errlen, "instance %s exists already on %s",
+				 conf->name, i->name);
 			return -EEXIST;
 		}
 		if (in->conf.vlan == conf->vlan && !memcmp(in->conf.mac, conf->mac, 6)) {
-			snprintf(err, errlen, "instance %s has this address and VLAN already",
+			snprintf(err, errlen,
+				 "instance %s has this address and VLAN already",
 				 in->conf.name);
 			return -EEXIST;
 		}
 	}
 	if (slot < 0)
-		snprintf(err, errlen, "%s has %d instances already, the most there can be",
-			 i->name, GN_MAX_INSTANCES);
+		snprintf(err, errlen,
+			 "%s has %d instances already, the most there can be", i->name,
+			 GN_MAX_INSTANCES);
 	return slot;
 }
 
@@ -479,7 +493,8 @@ int iface_add_instance(struct iface *i, const struct instance_conf *conf, char *
 		worker_add_instance(i->worker[q], in);
 	ret = flood_set_mac(i->flood_fd, i->ifindex, in->conf.mac, true);
 	if (ret)
-		log_warn("%s: the NIC does not take %s's address into its filter (%s): set it promiscuous",
+		log_warn("%s: the NIC does not take %s's address into its filter (%s): "
+			 "set it promiscuous",
 			 i->name, in->conf.name, strerror(-ret));
 	ret = publish(in);
 	if (ret) {

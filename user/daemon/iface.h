@@ -20,19 +20,19 @@ enum link_state { LINK_UNKNOWN, LINK_UP, LINK_DOWN, LINK_GONE };
 struct iface {
 	char name[IFNAMSIZ];
 	unsigned int ifindex;
-	uint32_t mtu;			/* bytes, when the daemon started */
-	uint32_t mtu_seen;		/* the last one rtnetlink told, 0: none */
-	enum link_state link;		/* as rtnetlink told it */
-	bool local_link;		/* veth: frames never cross a wire */
+	uint32_t mtu;	      /* bytes, when the daemon started */
+	uint32_t mtu_seen;    /* the last one rtnetlink told, 0: none */
+	enum link_state link; /* as rtnetlink told it */
+	bool local_link;      /* veth: frames never cross a wire */
 	struct loop *loop;
-	int map_xsks, map_instances;	/* pinned maps, opened; -1 */
-	struct gn_config *config;	/* the program's, mapped; NULL before it is open */
-	void *streams;			/* struct gn_stream [nstreams] mapped, or NULL */
+	int map_xsks, map_instances; /* pinned maps, opened; -1 */
+	struct gn_config *config;    /* the program's, mapped; NULL before it is open */
+	void *streams;		     /* struct gn_stream [nstreams] mapped, or NULL */
 	uint32_t nstreams;
-	int flood_fd;			/* see flood.h */
-	struct worker **worker;		/* [nworkers] */
+	int flood_fd;		/* see flood.h */
+	struct worker **worker; /* [nworkers] */
 	unsigned int nworkers;
-	struct instance *instance[GN_MAX_INSTANCES];	/* by slot */
+	struct instance *instance[GN_MAX_INSTANCES]; /* by slot */
 	uint8_t generation[GN_MAX_INSTANCES];
 };
 
@@ -51,7 +51,8 @@ int iface_open(const struct iface_conf *conf, const struct daemon_conf *d,
 /** iface_start() - start the threads, then let frames in (XSKMAP). Return: 0, -errno */
 int iface_start(struct iface *i);
 
-/** iface_stop() - give frames to the host again, end the threads; counters stay readable */
+/** iface_stop() - give frames to the host again, end the threads; counters stay readable
+ */
 void iface_stop(struct iface *i);
 
 /** iface_close() - iface_stop(), then ports and sockets; frees; NULL is fine */
@@ -63,8 +64,8 @@ void iface_close(struct iface *i);
  *
  * Return: 0, -EEXIST (name or address taken), -ENOSPC, or the port's -errno
  */
-int iface_add_instance(struct iface *i, const struct instance_conf *conf,
-		       char *err, size_t errlen);
+int iface_add_instance(struct iface *i, const struct instance_conf *conf, char *err,
+		       size_t errlen);
 
 /** iface_del_instance() - reverse order. Return: 0, -ENOENT */
 int iface_del_instance(struct iface *i, const char *name);

@@ -6,7 +6,7 @@
 
 #include "instance.h"
 
-#define HASH_SIZE (2 * GN_MAX_INSTANCES)	/* never more than half full */
+#define HASH_SIZE (2 * GN_MAX_INSTANCES) /* never more than half full */
 
 int inst_view_init(struct inst_view *v)
 {

@@ -14,18 +14,18 @@
 struct instance {
 	struct instance_conf conf;
 	struct iface *iface;
-	struct port_env env;		/* what its port sees of the interface */
-	uint16_t id;			/* gn_instance.id */
+	struct port_env env; /* what its port sees of the interface */
+	uint16_t id;	     /* gn_instance.id */
 	struct port *port;
-	struct mirror *mirror;		/* its capture, or NULL; see mirror.h */
+	struct mirror *mirror; /* its capture, or NULL; see mirror.h */
 };
 
 /* One worker's view of the instances of its interface. */
 struct inst_view {
-	struct instance *slot[GN_MAX_INSTANCES];	/* by GN_INSTANCE_INDEX(id) */
-	uint16_t *active;		/* [nactive] slot numbers, for flooding */
+	struct instance *slot[GN_MAX_INSTANCES]; /* by GN_INSTANCE_INDEX(id) */
+	uint16_t *active; /* [nactive] slot numbers, for flooding */
 	uint32_t nactive;
-	uint16_t hash[2 * GN_MAX_INSTANCES];	/* open addressing: slot + 1; 0: empty */
+	uint16_t hash[2 * GN_MAX_INSTANCES]; /* open addressing: slot + 1; 0: empty */
 };
 
 /** inst_view_init() - empty. Return: 0, -ENOMEM */

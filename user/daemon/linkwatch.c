@@ -52,7 +52,8 @@ static void handle(struct linkwatch *w, const struct nlmsghdr *h)
 	if (!i || ifi->ifi_family != AF_UNSPEC)
 		return;
 	if (h->nlmsg_type == RTM_DELLINK) {
-		log_err("%s: the interface is gone: when it is back, run `ghostnic attach %s` and restart ghostnicd",
+		log_err("%s: the interface is gone: when it is back, run `ghostnic "
+			"attach %s` and restart ghostnicd",
 			i->name, i->name);
 		i->link = LINK_GONE;
 		return;
@@ -66,7 +67,8 @@ static void handle(struct linkwatch *w, const struct nlmsghdr *h)
 	i->link = up ? LINK_UP : LINK_DOWN;
 	mtu = link_mtu(h);
 	if (mtu && mtu != i->mtu && mtu != i->mtu_seen)
-		log_warn("%s: MTU is %u now; frames longer than with %u go to the host until it is attached again and ghostnicd restarted",
+		log_warn("%s: MTU is %u now; frames longer than with %u go to the host "
+			 "until it is attached again and ghostnicd restarted",
 			 i->name, mtu, i->mtu);
 	i->mtu_seen = mtu;
 }
@@ -78,14 +80,16 @@ static void on_message(void *arg, uint32_t events)
 	ssize_t n = recv(w->fd, buf, sizeof(buf), MSG_DONTWAIT);
 
 	if (n < 0)
-		return;		/* messages were lost: the next one tells the state */
-	for (struct nlmsghdr *h = (void *)buf; NLMSG_OK(h, (size_t)n); h = NLMSG_NEXT(h, n))
+		return; /* messages were lost: the next one tells the state */
+	for (struct nlmsghdr *h = (void *)buf; NLMSG_OK(h, (size_t)n);
+	     h = NLMSG_NEXT(h, n))
 		handle(w, h);
 }
 
 int linkwatch_open(struct daemon *d, struct linkwatch **out)
 {
-	const struct sockaddr_nl addr = { .nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK };
+	const struct sockaddr_nl addr = { .nl_family = AF_NETLINK,
+					  .nl_groups = RTMGRP_LINK };
 	struct linkwatch *w = calloc(1, sizeof(*w));
 	int err;
 

@@ -7,10 +7,10 @@
 
 #include "loop.h"
 
-#define MAX_EVENTS	16
+#define MAX_EVENTS 16
 
 struct loop_watch {
-	void (*ready)(void *arg, uint32_t events);	/* NULL: removed */
+	void (*ready)(void *arg, uint32_t events); /* NULL: removed */
 	void *arg;
 	int fd;
 	struct loop_watch *next;
@@ -71,7 +71,9 @@ int loop_watch(struct loop *l, int fd, uint32_t events,
 
 	if (!w)
 		return -ENOMEM;
-	*w = (struct loop_watch){ .ready = ready, .arg = arg, .fd = fd, .next = l->watches };
+	*w = (struct loop_watch){
+		.ready = ready, .arg = arg, .fd = fd, .next = l->watches
+	};
 	if (epoll_ctl(l->epfd, EPOLL_CTL_ADD, fd, &ev)) {
 		err = -errno;
 		free(w);

@@ -18,7 +18,8 @@ struct loop_watch;
 /** loop_create() - Return: 0, -errno; loop_destroy() frees it */
 int loop_create(struct loop **out);
 
-/** loop_destroy() - forget all watches, free; their descriptors stay open. NULL is fine */
+/** loop_destroy() - forget all watches, free; their descriptors stay open. NULL is fine
+ */
 void loop_destroy(struct loop *l);
 
 /**
@@ -36,7 +37,8 @@ int loop_watch(struct loop *l, int fd, uint32_t events,
 	       void (*ready)(void *arg, uint32_t events), void *arg,
 	       struct loop_watch **out);
 
-/** loop_unwatch() - @ready is not called again; before closing the descriptor. NULL is fine */
+/** loop_unwatch() - @ready is not called again; before closing the descriptor. NULL is
+ * fine */
 void loop_unwatch(struct loop *l, struct loop_watch *w);
 
 /** loop_run() - serve until loop_stop(). Return: 0, -errno */

@@ -6,8 +6,7 @@
 
 #include "mbuf.h"
 
-int mbuf_pool_init(struct mbuf_pool *p, void *base, uint32_t nchunks,
-		   uint32_t chunk_size)
+int mbuf_pool_init(struct mbuf_pool *p, void *base, uint32_t nchunks, uint32_t chunk_size)
 {
 	struct mbuf *mbufs;
 	uint32_t *stack;

@@ -23,46 +23,46 @@
 
 #include "../../bpf/offload_shared.h"
 
-#define MBUF_NONE	UINT32_MAX
+#define MBUF_NONE UINT32_MAX
 
 struct mbuf {
-	struct gn_meta meta;	/* as XDP wrote it */
-	uint64_t addr;		/* umem address of the first byte that counts */
-	uint32_t len;		/* bytes that count in this chunk */
-	uint32_t next;		/* index of the next mbuf of the chain, MBUF_NONE ends it */
+	struct gn_meta meta; /* as XDP wrote it */
+	uint64_t addr;	     /* umem address of the first byte that counts */
+	uint32_t len;	     /* bytes that count in this chunk */
+	uint32_t next;	     /* index of the next mbuf of the chain, MBUF_NONE ends it */
 	/* The rest is valid in a chain's head only. */
-	uint32_t tail;		/* index of the last mbuf of the chain */
-	uint32_t total;		/* bytes of the chain, frame start to payload end */
-	uint8_t nsegs;		/* segments merged, 1 for a lone packet */
-	uint8_t nbufs;		/* mbufs of the chain; never more than AGG_MAX_BUFS */
-	uint16_t gso_size;	/* payload of the first segment, bytes; 0: lone */
-	uint16_t sum;		/* one's complement sum of all payload, when carried */
-	uint8_t flags;		/* MBUF_* */
-	uint8_t id_step;	/* IPv4 identification step: 0, 1, or MBUF_STEP_ANY */
+	uint32_t tail;	   /* index of the last mbuf of the chain */
+	uint32_t total;	   /* bytes of the chain, frame start to payload end */
+	uint8_t nsegs;	   /* segments merged, 1 for a lone packet */
+	uint8_t nbufs;	   /* mbufs of the chain; never more than AGG_MAX_BUFS */
+	uint16_t gso_size; /* payload of the first segment, bytes; 0: lone */
+	uint16_t sum;	   /* one's complement sum of all payload, when carried */
+	uint8_t flags;	   /* MBUF_* */
+	uint8_t id_step;   /* IPv4 identification step: 0, 1, or MBUF_STEP_ANY */
 };
 
 _Static_assert(sizeof(struct mbuf) == 64, "one cache line per mbuf");
 
-#define MBUF_VERIFIED	(1U << 0)	/* L4 checksum of every segment checked */
-#define MBUF_PARTIAL	(1U << 1)	/* local sender's partial checksum, data good */
-#define MBUF_CLOSED	(1U << 2)	/* takes no more segments */
-#define MBUF_STEP_ANY	0xff		/* one segment: no step seen yet */
+#define MBUF_VERIFIED (1U << 0) /* L4 checksum of every segment checked */
+#define MBUF_PARTIAL  (1U << 1) /* local sender's partial checksum, data good */
+#define MBUF_CLOSED   (1U << 2) /* takes no more segments */
+#define MBUF_STEP_ANY 0xff	/* one segment: no step seen yet */
 
-/* Share of a pool that its ports may keep for long. With transmission's and open chains' quarter
- * each, an eighth is left that the fill ring always has. */
-#define MBUF_PROMISE(nchunks)	((nchunks) / 8 * 3)
+/* Share of a pool that its ports may keep for long. With transmission's and open chains'
+ * quarter each, an eighth is left that the fill ring always has. */
+#define MBUF_PROMISE(nchunks) ((nchunks) / 8 * 3)
 
 /* All chunks of one umem. Free chunks are a stack, so that the most recently
  * used one, still in the cache, is handed out first. */
 struct mbuf_pool {
-	struct mbuf *mbufs;	/* [nchunks], 64-byte aligned */
-	uint8_t *base;		/* the umem in this process */
-	uint32_t chunk_shift;	/* log2 of the chunk size in bytes */
+	struct mbuf *mbufs;   /* [nchunks], 64-byte aligned */
+	uint8_t *base;	      /* the umem in this process */
+	uint32_t chunk_shift; /* log2 of the chunk size in bytes */
 	uint32_t nchunks;
-	uint32_t nfree;		/* entries of free[] */
-	uint32_t *free;		/* [nchunks] chunk indexes */
-	uint32_t promised;	/* chunks that ports may keep, together at most
-				 * MBUF_PROMISE; control thread's */
+	uint32_t nfree;	   /* entries of free[] */
+	uint32_t *free;	   /* [nchunks] chunk indexes */
+	uint32_t promised; /* chunks that ports may keep, together at most
+			    * MBUF_PROMISE; control thread's */
 };
 
 /**

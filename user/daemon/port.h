@@ -19,25 +19,26 @@
 #include "loop.h"
 #include "mbuf.h"
 
-#define PORT_MAX_IOV		(AGG_MAX_BUFS + 1)	/* virtio-net header and a chain */
-#define PORT_MAX_FRAME		(65535 + 22)	/* bytes, without virtio-net header */
+#define PORT_MAX_IOV   (AGG_MAX_BUFS + 1) /* virtio-net header and a chain */
+#define PORT_MAX_FRAME (65535 + 22)	  /* bytes, without virtio-net header */
 
 /* X(field, meaning): per queue, written by its worker. */
-#define PORT_COUNTERS(X)						\
-	X(rx_packets, "wire packets delivered to the instance")		\
-	X(rx_frames, "frames they were delivered in")			\
-	X(rx_bytes, "bytes delivered to the instance")			\
-	X(rx_local, "frames from other local instances")		\
-	X(rx_dropped, "frames dropped: the instance was too slow, or not there")	\
-	X(tx_frames, "frames from the instance")			\
-	X(tx_bytes, "bytes from the instance")				\
-	X(tx_wire, "packets sent on the wire for the instance")		\
-	X(tx_local, "frames given to other local instances")		\
-	X(tx_dropped, "frames dropped: no transmit chunk")		\
-	X(tx_bad, "frames dropped: malformed, too long, or not from the instance's address") \
-	X(tx_disabled, "frames dropped: the instance disabled the queue (vhost-user)") \
-	X(calls, "notifications sent to the instance (vhost-user)")	\
-	X(calls_saved, "notifications that it did not want (vhost-user)") \
+#define PORT_COUNTERS(X)                                                                 \
+	X(rx_packets, "wire packets delivered to the instance")                          \
+	X(rx_frames, "frames they were delivered in")                                    \
+	X(rx_bytes, "bytes delivered to the instance")                                   \
+	X(rx_local, "frames from other local instances")                                 \
+	X(rx_dropped, "frames dropped: the instance was too slow, or not there")         \
+	X(tx_frames, "frames from the instance")                                         \
+	X(tx_bytes, "bytes from the instance")                                           \
+	X(tx_wire, "packets sent on the wire for the instance")                          \
+	X(tx_local, "frames given to other local instances")                             \
+	X(tx_dropped, "frames dropped: no transmit chunk")                               \
+	X(tx_bad,                                                                        \
+	  "frames dropped: malformed, too long, or not from the instance's address")     \
+	X(tx_disabled, "frames dropped: the instance disabled the queue (vhost-user)")   \
+	X(calls, "notifications sent to the instance (vhost-user)")                      \
+	X(calls_saved, "notifications that it did not want (vhost-user)")                \
 	X(faults, "times the front end was closed for breaking a rule (vhost-user)")
 
 struct port_stats {
@@ -47,37 +48,37 @@ struct port_stats {
 };
 
 struct port_conf {
-	char kind[16];		/* "tap", "vhost-user", "shm", "null" */
-	char arg[108];		/* tap: device name; vhost-user, shm: path of the socket */
-	bool client;		/* vhost-user: connect, the front end listens */
-	uint32_t hold;		/* shm: most chunks a client may hold, 0: the default */
-	bool copy;		/* null: copy every chain, as a VM's ring would */
-	uint8_t mac[6];		/* of the instance */
-	uint32_t mtu;		/* of the interface, bytes */
+	char kind[16];	/* "tap", "vhost-user", "shm", "null" */
+	char arg[108];	/* tap: device name; vhost-user, shm: path of the socket */
+	bool client;	/* vhost-user: connect, the front end listens */
+	uint32_t hold;	/* shm: most chunks a client may hold, 0: the default */
+	bool copy;	/* null: copy every chain, as a VM's ring would */
+	uint8_t mac[6]; /* of the instance */
+	uint32_t mtu;	/* of the interface, bytes */
 };
 
-struct dma_log;			/* dma_log.h */
-struct mirror_queue;		/* mirror.h */
+struct dma_log;	     /* dma_log.h */
+struct mirror_queue; /* mirror.h */
 struct umem;
 
 struct port_queue {
 	struct port *port;
-	struct mirror_queue *mirror;	/* gets copies of all frames; NULL: nobody asked */
-	int fd;			/* readable when fetch() has work; -1: never */
+	struct mirror_queue *mirror; /* gets copies of all frames; NULL: nobody asked */
+	int fd;			     /* readable when fetch() has work; -1: never */
 	struct port_stats stats;
 };
 
 struct port {
 	const struct port_ops *ops;
-	uint32_t gso;		/* GN_INSTANCE_*: super-frames the instance takes */
+	uint32_t gso; /* GN_INSTANCE_*: super-frames the instance takes */
 	unsigned int nqueues;
-	struct port_queue **queue;	/* [nqueues] */
+	struct port_queue **queue; /* [nqueues] */
 };
 
 /* What a port may ask of its surroundings, on the control thread. */
 struct port_env {
-	struct loop *loop;	/* to be called when a descriptor is readable */
-	void *owner;		/* first argument of the functions below */
+	struct loop *loop; /* to be called when a descriptor is readable */
+	void *owner;	   /* first argument of the functions below */
 
 	/** call() - run @fn(@arg) on the worker of @queue between two bursts, when it has
 	 * delivered what it held; waits */
@@ -118,8 +119,8 @@ struct port_ops {
 	 *
 	 * Never blocks. What the instance cannot take is dropped and counted.
 	 */
-	void (*deliver)(struct port_queue *q, struct mbuf_pool *pool,
-			struct mbuf **head, unsigned int n);
+	void (*deliver)(struct port_queue *q, struct mbuf_pool *pool, struct mbuf **head,
+			unsigned int n);
 
 	/**
 	 * inject() - one frame from another local instance or a broadcast

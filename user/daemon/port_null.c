@@ -14,7 +14,7 @@
 
 struct null_queue {
 	struct port_queue q;
-	uint8_t *copy;		/* [sizeof(virtio_net_hdr_v1) + PORT_MAX_FRAME] or NULL */
+	uint8_t *copy; /* [sizeof(virtio_net_hdr_v1) + PORT_MAX_FRAME] or NULL */
 };
 
 static void null_close(struct port *p)
@@ -31,7 +31,7 @@ static void null_close(struct port *p)
 }
 
 static int null_open(const struct port_conf *conf, const struct port_env *env,
-		    unsigned int nqueues, struct port **out)
+		     unsigned int nqueues, struct port **out)
 {
 	struct port *p = calloc(1, sizeof(*p));
 
@@ -76,8 +76,8 @@ static void copy_chain(const struct null_queue *nq, struct mbuf_pool *pool,
 	}
 }
 
-static void null_deliver(struct port_queue *q, struct mbuf_pool *pool,
-			 struct mbuf **head, unsigned int n)
+static void null_deliver(struct port_queue *q, struct mbuf_pool *pool, struct mbuf **head,
+			 unsigned int n)
 {
 	const struct null_queue *nq = (const struct null_queue *)q;
 	uint64_t packets = 0, bytes = 0;

@@ -26,13 +26,13 @@
 
 /* Kernel 6.2 names that Debian 12's headers lack. */
 #ifndef TUN_F_USO4
-#define TUN_F_USO4	0x20
-#define TUN_F_USO6	0x40
+#define TUN_F_USO4 0x20
+#define TUN_F_USO6 0x40
 #endif
 
 struct tap_queue {
 	struct port_queue q;
-	struct iovec iov;		/* frame of the last fetch */
+	struct iovec iov; /* frame of the last fetch */
 	uint8_t frame[PORT_MAX_FRAME];
 };
 
@@ -53,7 +53,8 @@ static void tap_close(struct port *p)
 static int queue_open(const char *dev, bool multi, bool *uso)
 {
 	const int vnet_hdr = sizeof(struct virtio_net_hdr_v1);
-	const unsigned int offloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
+	const unsigned int offloads =
+		TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
 	struct ifreq ifr = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
 	int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC), err;
 
@@ -103,7 +104,9 @@ static const char *open_remedy(int err)
 	case EBUSY: return "another program has the device";
 	case EPERM:
 	case EACCES: return "CAP_NET_ADMIN is needed, or a device owned by this user";
-	case EINVAL: return "is the name valid, and a device of this name a TAP with as many queues?";
+	case EINVAL:
+		return "is the name valid, and a device of this name a TAP with as many "
+		       "queues?";
 	default: return "see tuntap in the kernel's documentation";
 	}
 }
@@ -166,8 +169,8 @@ static void put(struct port_queue *q, const struct iovec *iov, unsigned int niov
 	stat_add(&q->stats.rx_bytes, (uint64_t)n - sizeof(struct virtio_net_hdr_v1));
 }
 
-static void tap_deliver(struct port_queue *q, struct mbuf_pool *pool,
-			struct mbuf **head, unsigned int n)
+static void tap_deliver(struct port_queue *q, struct mbuf_pool *pool, struct mbuf **head,
+			unsigned int n)
 {
 	struct virtio_net_hdr_v1 vh;
 	struct iovec iov[PORT_MAX_IOV] = { { &vh, sizeof(vh) } };
@@ -197,7 +200,8 @@ static void tap_inject(struct port_queue *q, const struct gso_frame *f)
 static int tap_fetch(struct port_queue *q, struct gso_frame *f)
 {
 	struct tap_queue *tq = (struct tap_queue *)q;
-	struct iovec iov[2] = { { &f->vh, sizeof(f->vh) }, { tq->frame, sizeof(tq->frame) } };
+	struct iovec iov[2] = { { &f->vh, sizeof(f->vh) },
+				{ tq->frame, sizeof(tq->frame) } };
 	ssize_t n = readv(q->fd, iov, 2);
 
 	if (n < 0)

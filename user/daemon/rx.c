@@ -13,8 +13,8 @@
 #include "rx.h"
 #include "stat.h"
 
-#define PREFETCH_AHEAD	8	/* descriptors */
-#define MAX_FRAME_BUFS	17	/* of one multi-buffer frame: MAX_SKB_FRAGS */
+#define PREFETCH_AHEAD 8  /* descriptors */
+#define MAX_FRAME_BUFS 17 /* of one multi-buffer frame: MAX_SKB_FRAGS */
 
 bool rx_check(const struct gn_meta *m, uint32_t len)
 {
@@ -23,7 +23,7 @@ bool rx_check(const struct gn_meta *m, uint32_t len)
 
 	if (m->class > GN_CLASS_CLOSE)
 		return false;
-	if (!m->l4_len)		/* headers not parsed: only a lone frame */
+	if (!m->l4_len) /* headers not parsed: only a lone frame */
 		return m->class == GN_CLASS_ALONE;
 	if (tcp == udp)
 		return false;
@@ -44,7 +44,8 @@ static inline bool check_next(struct worker *w, const struct gn_meta *m, uint32_
 {
 	const uint16_t kind = m->flags & (GN_F_TCP | GN_F_UDP | GN_F_IPV6);
 	const uint64_t shape = (uint64_t)kind << 32 | (uint32_t)m->class << 24 |
-			       (uint32_t)m->l4_len << 16 | (uint32_t)m->l4_off << 8 | m->l3_off;
+			       (uint32_t)m->l4_len << 16 | (uint32_t)m->l4_off << 8 |
+			       m->l3_off;
 
 	/* 0 is also the shape of a frame whose headers were not parsed. */
 	if (shape && shape == w->rx_shape)
@@ -104,8 +105,8 @@ static const struct gn_meta *meta_at_frame(const struct mbuf_pool *p, struct mbu
 	struct gn_meta *meta = (void *)(mbuf_data(p, m) - GN_META_SIZE);
 
 	if (meta->magic == GN_META_MAGIC) {
-		/* Valid once: a program that redirects a frame without metadata leaves what
-		 * is in the chunk, and that must not speak for its frame. */
+		/* Valid once: a program that redirects a frame without metadata leaves
+		 * what is in the chunk, and that must not speak for its frame. */
 		m->meta = *meta;
 		meta->magic = 0;
 		return &m->meta;
@@ -130,7 +131,8 @@ static const struct gn_meta *find_meta(struct worker *w, struct mbuf *m)
 	const struct gn_tag *tag = tag_of(&w->pool, m->addr);
 	const struct gn_meta *meta;
 
-	/* The tag of a frame that was in the chunk before names a record that is done with. */
+	/* The tag of a frame that was in the chunk before names a record that is done
+	 * with. */
 	if (w->conf.stream && tag->magic == GN_META_MAGIC_STREAM &&
 	    tag->seq - w->next_seq < GN_STREAM_SIZE) {
 		w->next_seq = tag->seq + 1;
@@ -169,7 +171,8 @@ static void push_frame(struct worker *w, struct mbuf *m, const struct gn_meta *m
 	}
 	m->meta = *meta;
 	/* Headers end in the first buffer, a VLAN tag could be popped from it. */
-	if (!check_next(w, &m->meta, m->total) || mbuf_hdr_len(m) > m->len || m->len < 18) {
+	if (!check_next(w, &m->meta, m->total) || mbuf_hdr_len(m) > m->len ||
+	    m->len < 18) {
 		stat_add(&w->stats.rx_bad_bounds, 1);
 		mbuf_free_chain(&w->pool, m);
 		return;
@@ -234,10 +237,9 @@ static inline struct mbuf *take(struct worker *w, uint32_t idx)
  * records, or what is in front of each frame. A macro, as prefetches in a function that
  * does nothing else are dropped by gcc as free of effects.
  */
-#define PREFETCH_RECORDS(w, n)							\
-	for (uint32_t i_ = 0; i_ < (n); i_ += 64 / GN_META_SIZE)		\
-		__builtin_prefetch(&(w)->conf.stream				\
-			->rec[((w)->next_seq + i_) % GN_STREAM_SIZE])
+#define PREFETCH_RECORDS(w, n)                                                           \
+	for (uint32_t i_ = 0; i_ < (n); i_ += 64 / GN_META_SIZE)                         \
+	__builtin_prefetch(&(w)->conf.stream->rec[((w)->next_seq + i_) % GN_STREAM_SIZE])
 
 /*
  * Ring to mbufs. @frame: [@n] filled with the frames that are complete; @last: umem
@@ -284,8 +286,8 @@ unsigned int rx_burst(struct worker *w, uint64_t now_ns)
 	step = in_step(w, last, n);
 	for (uint32_t i = 0; i < nframes; i++) {
 		const struct gn_meta *meta =
-			step ? &w->conf.stream->rec[w->next_seq++ % GN_STREAM_SIZE] :
-			       find_meta(w, frame[i]);
+			step ? &w->conf.stream->rec[w->next_seq++ % GN_STREAM_SIZE]
+			     : find_meta(w, frame[i]);
 
 		push_frame(w, frame[i], meta, now_ns, &out);
 		if (out.n > out.max - AGG_PUSH_MAX_OUT)

@@ -13,17 +13,17 @@
 #include "stat.h"
 #include "tx.h"
 
-#define TX_BUDGET	16	/* frames of one instance per round */
+#define TX_BUDGET 16 /* frames of one instance per round */
 /* Chunks that must be free before a frame is taken: one 64 KiB super-frame of
  * Ethernet-sized segments. Until then the instance's own queue holds it back. */
-#define TX_ROOM		48
+#define TX_ROOM 48
 
 /* gso_segment()'s sink: chunks of the socket's transmit ring. */
 struct wire_sink {
 	struct gso_sink sink;
 	struct worker *w;
-	struct mbuf *m;		/* handed out, not queued yet; NULL: in jumbo[] */
-	uint32_t len;		/* bytes of the frame handed out, 0: none */
+	struct mbuf *m; /* handed out, not queued yet; NULL: in jumbo[] */
+	uint32_t len;	/* bytes of the frame handed out, 0: none */
 	uint32_t sent;
 };
 

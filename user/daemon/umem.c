@@ -9,7 +9,7 @@
 
 #include "umem.h"
 
-#define HUGE_PAGE (2U << 20)	/* bytes; the size umem asks hugetlb for */
+#define HUGE_PAGE (2U << 20) /* bytes; the size umem asks hugetlb for */
 
 static int umem_try(struct umem *u, uint64_t size, bool huge)
 {
@@ -31,15 +31,15 @@ static int umem_try(struct umem *u, uint64_t size, bool huge)
 		err = -errno;
 		goto close_fd;
 	}
-	if (!huge)	/* heeded where shmem_enabled is "advise" */
+	if (!huge) /* heeded where shmem_enabled is "advise" */
 		madvise(base, size, MADV_HUGEPAGE);
 	/* The first packet must not wait for a page; kernel 5.14. */
 	if (madvise(base, size, MADV_POPULATE_WRITE)) {
 		err = -errno;
 		goto unmap;
 	}
-	/* FUTURE_WRITE (kernel 5.1): this mapping stays the only writable one, whoever gets
-	 * the descriptor, opens it again through /proc, or is root. */
+	/* FUTURE_WRITE (kernel 5.1): this mapping stays the only writable one, whoever
+	 * gets the descriptor, opens it again through /proc, or is root. */
 	if (fcntl(fd, F_ADD_SEALS,
 		  F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL)) {
 		err = -errno;
@@ -61,8 +61,8 @@ close_fd:
 
 uint32_t umem_chunk_size(uint32_t frame)
 {
-	return frame <= UMEM_FRAME_ROOM(UMEM_CHUNK_SMALL) ? UMEM_CHUNK_SMALL :
-							    UMEM_CHUNK_LARGE;
+	return frame <= UMEM_FRAME_ROOM(UMEM_CHUNK_SMALL) ? UMEM_CHUNK_SMALL
+							  : UMEM_CHUNK_LARGE;
 }
 
 int umem_init(struct umem *u, uint32_t nchunks, uint32_t chunk_size)

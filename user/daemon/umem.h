@@ -15,16 +15,16 @@
 #include <stdint.h>
 
 /* Chunk sizes of the kernel's aligned mode, bytes; umem_chunk_size() chooses. */
-#define UMEM_CHUNK_SMALL	2048
-#define UMEM_CHUNK_LARGE	4096
+#define UMEM_CHUNK_SMALL 2048
+#define UMEM_CHUNK_LARGE 4096
 
 struct umem {
-	int fd;			/* memfd, or -1 */
+	int fd; /* memfd, or -1 */
 	void *base;
-	uint64_t size;		/* bytes */
+	uint64_t size; /* bytes */
 	uint32_t nchunks;
-	uint32_t chunk_size;	/* bytes */
-	uint32_t page_size;	/* of the backing, bytes */
+	uint32_t chunk_size; /* bytes */
+	uint32_t page_size;  /* of the backing, bytes */
 };
 
 /**
@@ -47,7 +47,7 @@ int umem_init(struct umem *u, uint32_t nchunks, uint32_t chunk_size);
 uint32_t umem_chunk_size(uint32_t frame);
 
 /* Bytes of a frame that the first chunk holds. */
-#define UMEM_FRAME_ROOM(chunk_size)	((chunk_size) - 256)	/* XDP_PACKET_HEADROOM */
+#define UMEM_FRAME_ROOM(chunk_size) ((chunk_size)-256) /* XDP_PACKET_HEADROOM */
 
 /** umem_fini() - unmap and close; a zeroed @u with fd -1 is fine */
 void umem_fini(struct umem *u);

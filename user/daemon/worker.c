@@ -25,14 +25,15 @@
 #include "worker.h"
 #include "../lib/log.h"
 
-#define IO_MIN_NS	20000	/* between looks at the other descriptors under load */
-#define IO_MAX_NS	160000
-#define SPIN_GAP_NS	30000	/* adaptive: bursts closer than this are waited for awake... */
-#define SPIN_NS		100000	/* ...for this long */
-#define GAP_MAX_NS	1000000	/* longer gaps count as this */
-#define STALL_NS	10000000	/* try a link that is down again */
-#define MAX_EVENTS	64
-#define ETH_OVERHEAD	22	/* bytes: Ethernet header and two VLAN tags */
+#define IO_MIN_NS   20000 /* between looks at the other descriptors under load */
+#define IO_MAX_NS   160000
+#define SPIN_GAP_NS 30000   /* adaptive: bursts closer than this are waited for awake... \
+			     */
+#define SPIN_NS	     100000 /* ...for this long */
+#define GAP_MAX_NS   1000000  /* longer gaps count as this */
+#define STALL_NS     10000000 /* try a link that is down again */
+#define MAX_EVENTS   64
+#define ETH_OVERHEAD 22 /* bytes: Ethernet header and two VLAN tags */
 
 struct worker_call {
 	void (*fn)(struct worker *w, void *arg);
@@ -74,14 +75,14 @@ int worker_create(const struct worker_conf *conf, struct worker **out)
 	w->rx_shape = RX_SHAPE_NONE;
 	w->umem.fd = w->epfd = w->wakefd = -1;
 	pthread_mutex_init(&w->call_lock, NULL);
-	err = umem_init(&w->umem, conf->chunks, umem_chunk_size(conf->mtu + ETH_OVERHEAD));
+	err = umem_init(&w->umem, conf->chunks,
+			umem_chunk_size(conf->mtu + ETH_OVERHEAD));
 	if (err) {
 		log_err("%s: no memory for %u chunks: %s; lower --chunks", conf->ifname,
 			conf->chunks, strerror(-err));
 		goto fail;
 	}
-	err = mbuf_pool_init(&w->pool, w->umem.base, w->umem.nchunks,
-			     w->umem.chunk_size);
+	err = mbuf_pool_init(&w->pool, w->umem.base, w->umem.nchunks, w->umem.chunk_size);
 	if (!err)
 		err = agg_init(&w->agg, &w->pool, &conf->agg);
 	if (!err)
@@ -101,7 +102,8 @@ int worker_create(const struct worker_conf *conf, struct worker **out)
 		goto fail;
 	if (conf->mtu + ETH_OVERHEAD > UMEM_FRAME_ROOM(w->umem.chunk_size)) {
 		if (!w->xsk.multi_buffer) {
-			log_err("%s: MTU %u needs multi-buffer AF_XDP (kernel 6.6): lower it to %u",
+			log_err("%s: MTU %u needs multi-buffer AF_XDP (kernel 6.6): "
+				"lower it to %u",
 				conf->ifname, conf->mtu,
 				UMEM_FRAME_ROOM(w->umem.chunk_size) - ETH_OVERHEAD);
 			err = -EOPNOTSUPP;
@@ -153,7 +155,8 @@ static void instance_event(struct worker *w, uint32_t slot)
 	int r = in ? tx_instance(w, in) : 0;
 
 	if (r < 0) {
-		log_err("%s: port of instance %s failed: %s; remove the instance and add it again",
+		log_err("%s: port of instance %s failed: %s; remove the instance and add "
+			"it again",
 			w->conf.ifname, in->conf.name, strerror(-r));
 		unwatch(w, worker_queue(w, in)->fd);
 	}
@@ -166,9 +169,10 @@ static void socket_event(struct worker *w, uint32_t events)
 	socklen_t len = sizeof(err);
 
 	if (!(events & (EPOLLERR | EPOLLHUP)))
-		return;		/* readable: the round's rx_burst() is for that */
+		return; /* readable: the round's rx_burst() is for that */
 	getsockopt(w->xsk.fd, SOL_SOCKET, SO_ERROR, &err, &len);
-	log_err("%s: queue %u is gone: %s; attach and start again when the interface is back",
+	log_err("%s: queue %u is gone: %s; attach and start again when the interface is "
+		"back",
 		w->conf.ifname, w->conf.queue, strerror(err ? err : ENETDOWN));
 	unwatch(w, w->xsk.fd);
 }
@@ -184,22 +188,18 @@ static unsigned int serve(struct worker *w, uint64_t wait_ns)
 	uint64_t wakes;
 	int n;
 
-	n = epoll_pwait2(w->epfd, ev, MAX_EVENTS, wait_ns == UINT64_MAX ? NULL : &ts, NULL);
+	n = epoll_pwait2(w->epfd, ev, MAX_EVENTS, wait_ns == UINT64_MAX ? NULL : &ts,
+			 NULL);
 	for (int i = 0; i < n; i++) {
 		served += ev[i].data.u64 != EV_XSK;
 		switch (ev[i].data.u64) {
-		case EV_XSK:
-			socket_event(w, ev[i].events);
-			break;
+		case EV_XSK: socket_event(w, ev[i].events); break;
 		case EV_WAKE:
 			if (read(w->wakefd, &wakes, sizeof(wakes)) < 0)
 				log_debug("wake-up without a count");
 			break;
-		case EV_FLOOD:
-			flood_receive(w);
-			break;
-		default:
-			instance_event(w, (uint32_t)ev[i].data.u64);
+		case EV_FLOOD: flood_receive(w); break;
+		default: instance_event(w, (uint32_t)ev[i].data.u64);
 		}
 	}
 	if (w->xsk.need_kick || w->xsk.tx_out)
@@ -250,7 +250,8 @@ static void *worker_main(void *arg)
 	}
 	while (!w->stopping) {
 		/* Acquire pairs with worker_call()'s release: fn and arg are there. */
-		struct worker_call *c = atomic_load_explicit(&w->call, memory_order_acquire);
+		struct worker_call *c =
+			atomic_load_explicit(&w->call, memory_order_acquire);
 
 		if (c) {
 			atomic_store_explicit(&w->call, NULL, memory_order_relaxed);

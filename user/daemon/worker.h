@@ -18,21 +18,22 @@
 #include "instance.h"
 #include "xsk.h"
 
-#define WORKER_BURST	64	/* descriptors per round; less than GN_STREAM_GAP */
-#define RX_SHAPE_NONE	UINT64_MAX
+#define WORKER_BURST  64 /* descriptors per round; less than GN_STREAM_GAP */
+#define RX_SHAPE_NONE UINT64_MAX
 
 /* X(field, meaning) */
-#define WORKER_COUNTERS(X)						\
-	X(rx_bad_meta, "frames dropped: no valid metadata in front")	\
-	X(rx_bad_bounds, "frames dropped: metadata contradicts the frame's length") \
-	X(rx_no_instance, "frames dropped: the instance is gone")	\
-	X(rx_truncated, "frames dropped: continuation buffer missing or too many") \
-	X(flood_frames, "broadcast and multicast frames given to instances") \
-	X(flood_lost, "broadcast and multicast frames lost by a full socket") \
-	X(sleeps, "times the thread slept")				\
-	X(bursts, "bursts received")					\
-	X(rx_in_step, "buffers whose metadata was read from the stream alone") \
-	X(agg_ns, "time from received buffers to complete chains, delivery excluded, ns")
+#define WORKER_COUNTERS(X)                                                               \
+	X(rx_bad_meta, "frames dropped: no valid metadata in front")                     \
+	X(rx_bad_bounds, "frames dropped: metadata contradicts the frame's length")      \
+	X(rx_no_instance, "frames dropped: the instance is gone")                        \
+	X(rx_truncated, "frames dropped: continuation buffer missing or too many")       \
+	X(flood_frames, "broadcast and multicast frames given to instances")             \
+	X(flood_lost, "broadcast and multicast frames lost by a full socket")            \
+	X(sleeps, "times the thread slept")                                              \
+	X(bursts, "bursts received")                                                     \
+	X(rx_in_step, "buffers whose metadata was read from the stream alone")           \
+	X(agg_ns, "time from received buffers to complete chains, delivery excluded, "   \
+		  "ns")
 
 struct worker_stats {
 #define WORKER_FIELD(f, help) uint64_t f;
@@ -43,13 +44,13 @@ struct worker_stats {
 struct worker_conf {
 	const char *ifname;
 	unsigned int queue;
-	int cpu;			/* -1: not pinned */
+	int cpu; /* -1: not pinned */
 	uint32_t chunks;
 	uint32_t mtu;
 	enum poll_mode poll;
 	struct agg_conf agg;
-	int flood_fd;			/* socket of flood.h to serve, or -1; borrowed */
-	struct gn_stream *stream;	/* of the queue, mapped; NULL: none; borrowed */
+	int flood_fd;		  /* socket of flood.h to serve, or -1; borrowed */
+	struct gn_stream *stream; /* of the queue, mapped; NULL: none; borrowed */
 };
 
 struct worker {
@@ -61,19 +62,19 @@ struct worker {
 	struct inst_view view;
 	struct flow_table flows;
 	struct worker_stats stats;
-	uint64_t rx_shape;		/* see check_next() in rx.c */
-	uint32_t next_seq;		/* of the stream's records, the first unread */
-	struct mbuf *rx_partial;	/* multi-buffer frame still incomplete, or NULL */
-	bool rx_skip;			/* its rest is thrown away */
-	uint8_t *jumbo;			/* [PORT_MAX_FRAME] where a frame longer than a
-					 * chunk is built; NULL: no multi-buffer */
-	int epfd;			/* everything the thread sleeps on */
-	int wakefd;			/* eventfd of worker_call() */
+	uint64_t rx_shape;	 /* see check_next() in rx.c */
+	uint32_t next_seq;	 /* of the stream's records, the first unread */
+	struct mbuf *rx_partial; /* multi-buffer frame still incomplete, or NULL */
+	bool rx_skip;		 /* its rest is thrown away */
+	uint8_t *jumbo;		 /* [PORT_MAX_FRAME] where a frame longer than a
+				  * chunk is built; NULL: no multi-buffer */
+	int epfd;		 /* everything the thread sleeps on */
+	int wakefd;		 /* eventfd of worker_call() */
 	pthread_t thread;
-	bool started;			/* control thread */
-	bool stopping;			/* worker: set by the last call */
-	pthread_mutex_t call_lock;	/* one caller at a time */
-	_Atomic(struct worker_call *) call;	/* pending, or NULL */
+	bool started;			    /* control thread */
+	bool stopping;			    /* worker: set by the last call */
+	pthread_mutex_t call_lock;	    /* one caller at a time */
+	_Atomic(struct worker_call *) call; /* pending, or NULL */
 };
 
 /**

@@ -15,10 +15,10 @@
 #include "stat.h"
 #include "../lib/log.h"
 
-#define COMP_BATCH	64	/* completions reaped at once */
-#define DEPTH_ROUNDS	1024	/* bursts to look at before the fill ring gets shallower */
-#define BIND_TRIES	20	/* while the queue is busy: 2 s in all */
-#define BIND_RETRY_NS	100000000
+#define COMP_BATCH    64   /* completions reaped at once */
+#define DEPTH_ROUNDS  1024 /* bursts to look at before the fill ring gets shallower */
+#define BIND_TRIES    20   /* while the queue is busy: 2 s in all */
+#define BIND_RETRY_NS 100000000
 
 /* Best first. Copy mode with multi-buffer before zero copy without it would cost
  * speed; the other way round it would cost jumbo frames, which the MTU decides. */
@@ -29,8 +29,8 @@ static const uint16_t bind_flags[] = {
 	XDP_COPY | XDP_USE_NEED_WAKEUP,
 };
 
-static int open_with(struct xsk *x, const char *ifname, uint32_t queue,
-		     struct umem *u, uint16_t flags)
+static int open_with(struct xsk *x, const char *ifname, uint32_t queue, struct umem *u,
+		     uint16_t flags)
 {
 	const struct xsk_umem_config ucfg = {
 		.fill_size = XSK_RX_SIZE,
@@ -181,8 +181,8 @@ static void reap(struct xsk *x)
 
 	while (x->tx_out && (n = xsk_ring_cons__peek(&x->comp, COMP_BATCH, &idx))) {
 		for (uint32_t i = 0; i < n; i++)
-			mbuf_free(x->pool, mbuf_of(x->pool,
-				  *xsk_ring_cons__comp_addr(&x->comp, idx + i)));
+			mbuf_free(x->pool, mbuf_of(x->pool, *xsk_ring_cons__comp_addr(
+								    &x->comp, idx + i)));
 		xsk_ring_cons__release(&x->comp, n);
 		x->tx_out -= n;
 	}

@@ -19,24 +19,24 @@
 
 /* Kernel 6.6 names that Debian 12's headers lack; af_xdp.rst, "XDP_USE_SG". */
 #ifndef XDP_USE_SG
-#define XDP_USE_SG	(1 << 4)
+#define XDP_USE_SG (1 << 4)
 #endif
 #ifndef XDP_PKT_CONTD
-#define XDP_PKT_CONTD	(1 << 0)
+#define XDP_PKT_CONTD (1 << 0)
 #endif
 
 /* Ring entries, powers of two. A TCP sender's whole default window, 6 MiB, fits behind a
  * worker that is away for a moment. */
-#define XSK_RX_SIZE	4096
-#define XSK_RX_DEPTH	256	/* buffers that wait in the fill ring, at the least */
-#define XSK_TX_SIZE	2048
+#define XSK_RX_SIZE  4096
+#define XSK_RX_DEPTH 256 /* buffers that wait in the fill ring, at the least */
+#define XSK_TX_SIZE  2048
 
 /* X(field, meaning): written by the worker. */
-#define XSK_COUNTERS(X)							\
-	X(rx_descs, "buffers received")					\
-	X(tx_descs, "buffers sent")					\
-	X(tx_full, "frames not sent: transmit ring full or no chunk")	\
-	X(wakeups, "system calls to start transmission or refilling")	\
+#define XSK_COUNTERS(X)                                                                  \
+	X(rx_descs, "buffers received")                                                  \
+	X(tx_descs, "buffers sent")                                                      \
+	X(tx_full, "frames not sent: transmit ring full or no chunk")                    \
+	X(wakeups, "system calls to start transmission or refilling")                    \
 	X(fill_low, "times no free chunk was left for the fill ring")
 
 struct xsk_stats {
@@ -54,13 +54,13 @@ struct xsk {
 	int fd;
 	bool zerocopy;
 	bool multi_buffer;
-	bool need_kick;		/* tx descriptors await a wakeup */
-	bool stalled;		/* the last wakeup failed: the link is down */
-	uint32_t depth;		/* buffers to keep in the fill ring, see xsk_rx_pending() */
-	uint32_t peak;		/* most that waited since depth was set */
-	uint32_t rounds;	/* bursts since then */
-	uint32_t tx_out;	/* chunks the kernel still holds for sending */
-	uint32_t tx_limit;	/* most chunks transmission may hold */
+	bool need_kick;	   /* tx descriptors await a wakeup */
+	bool stalled;	   /* the last wakeup failed: the link is down */
+	uint32_t depth;	   /* buffers to keep in the fill ring, see xsk_rx_pending() */
+	uint32_t peak;	   /* most that waited since depth was set */
+	uint32_t rounds;   /* bursts since then */
+	uint32_t tx_out;   /* chunks the kernel still holds for sending */
+	uint32_t tx_limit; /* most chunks transmission may hold */
 	struct xsk_stats stats;
 };
 
@@ -83,10 +83,11 @@ void xsk_close(struct xsk *x);
 /**
  * xsk_rx_pending() - buffers in the RX ring; sets how deep the fill ring is kept
  *
- * The kernel writes the buffers of the fill ring in turn, all of them, before it writes the
- * first one again. 2,048 frames are more than a core's cache holds, 256 are not, and the
- * difference is a tenth of all frames a second. So while this thread polls and the ring
- * never holds much, few buffers circulate; a peak brings the full depth back at once.
+ * The kernel writes the buffers of the fill ring in turn, all of them, before it writes
+ * the first one again. 2,048 frames are more than a core's cache holds, 256 are not, and
+ * the difference is a tenth of all frames a second. So while this thread polls and the
+ * ring never holds much, few buffers circulate; a peak brings the full depth back at
+ * once.
  */
 uint32_t xsk_rx_pending(struct xsk *x);
 

@@ -98,8 +98,7 @@ const char *bpffs_remedy(int err)
 	case -EACCES:
 		return "no bpffs is mounted and mounting one needs CAP_SYS_ADMIN; "
 		       "run as root, or: sudo mount -t bpf bpf " BPFFS_SYSTEM;
-	case -ENODEV:
-		return "the kernel has no bpffs; it needs CONFIG_BPF_SYSCALL";
+	case -ENODEV: return "the kernel has no bpffs; it needs CONFIG_BPF_SYSCALL";
 	case -ENAMETOOLONG:
 		return "the path of the bpffs is too long; choose a shorter one";
 	default:

@@ -15,14 +15,14 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define BPFFS_ENV	"GHOSTNIC_BPFFS"
-#define BPFFS_SYSTEM	"/sys/fs/bpf"
-#define BPFFS_OWN	"/run/ghostnic/bpf"
-#define BPFFS_MAX	256	/* bytes of a bpffs path with its NUL */
+#define BPFFS_ENV    "GHOSTNIC_BPFFS"
+#define BPFFS_SYSTEM "/sys/fs/bpf"
+#define BPFFS_OWN    "/run/ghostnic/bpf"
+#define BPFFS_MAX    256 /* bytes of a bpffs path with its NUL */
 
 /* Names of the pins of one interface. */
 #define BPFFS_XSKS	"xsks"
-#define BPFFS_INSTANCES	"instances"
+#define BPFFS_INSTANCES "instances"
 #define BPFFS_COUNTERS	"counters"
 #define BPFFS_CONFIG	"config"
 #define BPFFS_STREAM	"stream"

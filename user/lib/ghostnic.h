@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * libghostnic: talk to a running ghostnicd, and be the instance behind a shared-memory port.
+ * libghostnic: talk to a running ghostnicd, and be the instance behind a shared-memory
+ * port.
  *
  * The daemon answers requests on a UNIX stream socket: one line of JSON each way.
  * A request is {"cmd": NAME, ...}; an answer is {"ok": true, ...} or
@@ -21,12 +22,12 @@
 extern "C" {
 #endif
 
-#define GHOSTNIC_SOCKET		"/run/ghostnic/ctl.sock"
-#define GHOSTNIC_SOCKET_ENV	"GHOSTNIC_CTL"
-#define GHOSTNIC_MAX_REQUEST	4096		/* bytes with the newline */
-#define GHOSTNIC_MAX_ANSWER	(16u << 20)	/* bytes with the newline */
-#define GHOSTNIC_TIMEOUT_MS	5000
-#define GHOSTNIC_MAX_FDS	2		/* descriptors of any answer */
+#define GHOSTNIC_SOCKET	     "/run/ghostnic/ctl.sock"
+#define GHOSTNIC_SOCKET_ENV  "GHOSTNIC_CTL"
+#define GHOSTNIC_MAX_REQUEST 4096	 /* bytes with the newline */
+#define GHOSTNIC_MAX_ANSWER  (16u << 20) /* bytes with the newline */
+#define GHOSTNIC_TIMEOUT_MS  5000
+#define GHOSTNIC_MAX_FDS     2 /* descriptors of any answer */
 
 /**
  * ghostnic_socket() - path of the daemon's control socket
@@ -68,38 +69,38 @@ int ghostnic_request_fds(const char *path, const char *request, int timeout_ms,
 /*
  * The client of a shared-memory port (port=shm:SOCKET), and of a capture.
  *
- * A port has a queue per worker of the daemon. Each queue is used by one thread at a time;
- * different queues may be used by different threads at once. connect, capture and close have
- * the port to themselves. man ghostnic_port(3) has an example.
+ * A port has a queue per worker of the daemon. Each queue is used by one thread at a
+ * time; different queues may be used by different threads at once. connect, capture and
+ * close have the port to themselves. man ghostnic_port(3) has an example.
  */
-#define GHOSTNIC_PORT_MAX_IOV	128	/* pieces of one packet */
-#define GHOSTNIC_PORT_MAX_FRAME 65557	/* bytes to send, without virtio-net header */
+#define GHOSTNIC_PORT_MAX_IOV	128   /* pieces of one packet */
+#define GHOSTNIC_PORT_MAX_FRAME 65557 /* bytes to send, without virtio-net header */
 
 struct ghostnic_port;
 
 struct ghostnic_port_info {
 	unsigned int queues;
-	unsigned int mtu;	/* of the interface, bytes */
-	unsigned char mac[6];	/* of the instance */
-	unsigned short vlan;	/* of the instance; its frames are untagged here */
-	unsigned int max_iov;	/* pieces of one packet */
+	unsigned int mtu;     /* of the interface, bytes */
+	unsigned char mac[6]; /* of the instance */
+	unsigned short vlan;  /* of the instance; its frames are untagged here */
+	unsigned int max_iov; /* pieces of one packet */
 };
 
 /* A packet that was received: borrowed until it is released. */
 struct ghostnic_packet {
-	const struct iovec *iov;	/* [niov] its bytes, to be read only */
+	const struct iovec *iov; /* [niov] its bytes, to be read only */
 	unsigned int niov;
-	uint32_t len;			/* bytes in iov */
-	uint32_t wire_len;		/* bytes it has; more than len if cut (capture) */
-	uint32_t id;			/* for ghostnic_port_release() */
-	uint32_t flow;			/* flow identifier, 0: none */
-	uint64_t time_ns;		/* CLOCK_REALTIME of the burst it came in */
-	struct virtio_net_hdr_v1 vh;	/* offloads; little-endian fields */
-	unsigned short packets;		/* packets of the wire in it; 0: a local frame */
-	unsigned short flags;		/* GHOSTNIC_PACKET_* */
+	uint32_t len;		     /* bytes in iov */
+	uint32_t wire_len;	     /* bytes it has; more than len if cut (capture) */
+	uint32_t id;		     /* for ghostnic_port_release() */
+	uint32_t flow;		     /* flow identifier, 0: none */
+	uint64_t time_ns;	     /* CLOCK_REALTIME of the burst it came in */
+	struct virtio_net_hdr_v1 vh; /* offloads; little-endian fields */
+	unsigned short packets;	     /* packets of the wire in it; 0: a local frame */
+	unsigned short flags;	     /* GHOSTNIC_PACKET_* */
 };
 
-#define GHOSTNIC_PACKET_OUT	(1U << 1)	/* capture: the instance sent it */
+#define GHOSTNIC_PACKET_OUT (1U << 1) /* capture: the instance sent it */
 
 /**
  * ghostnic_port_connect() - become the client of a port
@@ -112,7 +113,7 @@ struct ghostnic_packet {
  */
 int ghostnic_port_connect(const char *path, int timeout_ms, struct ghostnic_port **port);
 
-#define GHOSTNIC_CAPTURE_SEGMENTS (1U << 0)	/* cut super-packets into packets */
+#define GHOSTNIC_CAPTURE_SEGMENTS (1U << 0) /* cut super-packets into packets */
 
 /**
  * ghostnic_capture() - receive copies of all frames to and from an instance
