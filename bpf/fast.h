@@ -4,12 +4,13 @@
  * arrives where aggregation matters: one tag at most, no options or those 12 bytes that
  * timestamps take, data, no flag but ACK, PSH, FIN.
  *
- * Its slot holds the words of the segment before it. Where this one has the same, whatever the
- * parser concluded from them holds again: IPv4 without options or fragment, TCP with so
- * many bytes of header, no flag that forbids merging. What the words do not cover is looked
- * at here: lengths and checksums, and what the instance takes now. Everything else is
- * left to the parser, which says the same of these frames, only later; the words are those of
- * struct ident, so the parser's segments and these continue each other's runs.
+ * Its slot holds the words of the segment before it. Where this one has the same,
+ * whatever the parser concluded from them holds again: IPv4 without options or fragment,
+ * TCP with so many bytes of header, no flag that forbids merging. What the words do not
+ * cover is looked at here: lengths and checksums, and what the instance takes now.
+ * Everything else is left to the parser, which says the same of these frames, only later;
+ * the words are those of struct ident, so the parser's segments and these continue each
+ * other's runs.
  */
 #ifndef GN_FAST_H
 #define GN_FAST_H
@@ -18,10 +19,11 @@
 #include "maps.h"
 #include "parse.h"
 
-#define TCP_TS_LEN	12	/* bytes of options: timestamps and their padding */
+#define TCP_TS_LEN 12 /* bytes of options: timestamps and their padding */
 
 /* As describe_next(), for frames with @ntags tags. */
-static __always_inline bool describe_tcp4(const struct frame *f, const struct gn_config *conf,
+static __always_inline bool describe_tcp4(const struct frame *f,
+					  const struct gn_config *conf,
 					  const struct gn_instance *in, const __u32 ntags)
 {
 	const __u32 l3_off = ETH_HLEN + ntags * VLAN_LEN;
@@ -65,7 +67,8 @@ static __always_inline bool describe_tcp4(const struct frame *f, const struct gn
 	diff |= s->w.tuple[0] ^ ports;
 	diff |= s->w.tuple[1] ^ addrs;
 	diff |= s->w.fixed[0] ^ LOAD64(f->data);
-	diff |= s->w.fixed[1] ^ (LOAD32(f->data + 8) | (__u64)LOAD16(ip) << 32 | (__u64)frag << 48);
+	diff |= s->w.fixed[1] ^
+		(LOAD32(f->data + 8) | (__u64)LOAD16(ip) << 32 | (__u64)frag << 48);
 	diff |= s->w.tcp[0] ^ (w1 & ~bpf_cpu_to_be64(TCP_WORD_FREE));
 
 	pseudo = SUM64(ip + 12);
@@ -76,8 +79,9 @@ static __always_inline bool describe_tcp4(const struct frame *f, const struct gn
 	flags = tcp_meta_flags(t);
 	if (LOAD16(tcp + 16) == sum_fold(pseudo))
 		flags |= GN_F_CSUM_PARTIAL;
-	diff |= s->w.fixed[2] ^ (tail | (__u64)LOAD16(tcp + 18) << 32 | IDENT_TTL(LOAD8(ip + 8)) |
-				 IDENT_CSUM(flags) | IDENT_SHAPE(ntags));
+	diff |= s->w.fixed[2] ^
+		(tail | (__u64)LOAD16(tcp + 18) << 32 | IDENT_TTL(LOAD8(ip + 8)) |
+		 IDENT_CSUM(flags) | IDENT_SHAPE(ntags));
 	if (ntags)
 		diff |= s->w.tags ^ LOAD32(f->data + ETH_HLEN - 2);
 	if (diff || t & TCP_CWR || !(in->flags & GN_INSTANCE_TSO4))
@@ -102,12 +106,14 @@ static __always_inline bool describe_tcp4(const struct frame *f, const struct gn
 /*
  * Return: true if f->meta is filled; false: nothing is known
  */
-static __always_inline bool describe_next(const struct frame *f, const struct gn_config *conf,
+static __always_inline bool describe_next(const struct frame *f,
+					  const struct gn_config *conf,
 					  const struct gn_instance *in)
 {
 	if (f->type != bpf_htons(ETH_P_IP) || f->ntags > 1)
 		return false;
-	return likely(!f->ntags) ? describe_tcp4(f, conf, in, 0) : describe_tcp4(f, conf, in, 1);
+	return likely(!f->ntags) ? describe_tcp4(f, conf, in, 0)
+				 : describe_tcp4(f, conf, in, 1);
 }
 
 #endif

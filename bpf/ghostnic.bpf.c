@@ -4,8 +4,8 @@
  *
  * A frame whose VLAN and destination MAC address belong to an instance gets struct
  * gn_meta in front of it and goes to the AF_XDP socket of its queue, where ghostnicd
- * aggregates by the metadata alone. Every other frame goes to the kernel as it came, and so
- * does an instance's as long as there is no socket. What the fields mean is in
+ * aggregates by the metadata alone. Every other frame goes to the kernel as it came, and
+ * so does an instance's as long as there is no socket. What the fields mean is in
  * offload_shared.h; parse.h reads headers, ident.h makes the identifiers, fast.h
  * knows the next segment of a connection by the one before it, verify.h sums payloads,
  * maps.h has the maps.
@@ -25,7 +25,8 @@
 #include "fast.h"
 #include "verify.h"
 
-/* libxdp's dispatcher: order among the programs, and which verdict lets the next one run. */
+/* libxdp's dispatcher: order among the programs, and which verdict lets the next one run.
+ */
 struct {
 	__uint(priority, 50);
 	__uint(XDP_PASS, 1);
@@ -36,7 +37,8 @@ struct {
  * gn_config), read first: what a change overtakes is remembered as of before it.
  */
 static __always_inline bool find_instance(const struct frame *f, struct cpu *c,
-					  const struct gn_config *conf, struct gn_instance *in)
+					  const struct gn_config *conf,
+					  struct gn_instance *in)
 {
 	__u32 generation = *(const volatile __u32 *)&conf->generation;
 	const struct gn_instance *found;
@@ -99,7 +101,8 @@ static __always_inline void describe(struct frame *f, struct cpu *c,
 	struct slot *s;
 	__u32 index;
 
-	*m = (struct gn_meta){ .magic = GN_META_MAGIC, .instance = in->id,
+	*m = (struct gn_meta){ .magic = GN_META_MAGIC,
+			       .instance = in->id,
 			       .class = GN_CLASS_ALONE };
 	got = parse_l3(f, w);
 	if (got == PARSED_NOTHING)
@@ -154,7 +157,8 @@ static __always_inline struct gn_stream *stream_of(const struct xdp_md *ctx, __u
 	return bpf_map_lookup_elem(&stream, &queue);
 }
 
-/* The next record of the queue's stream, with a tag that names it. NULL: there is none. */
+/* The next record of the queue's stream, with a tag that names it. NULL: there is none.
+ */
 static __always_inline struct gn_meta *take_record(struct xdp_md *ctx, __u32 conf)
 {
 	struct gn_stream *s = stream_of(ctx, conf);
@@ -172,7 +176,8 @@ static __always_inline struct gn_meta *take_record(struct xdp_md *ctx, __u32 con
 }
 
 /* By field, as it was written: a load wider than a store still on its way stalls. */
-static __always_inline void copy_meta(struct gn_meta *dst, const struct gn_meta *m, __u16 magic)
+static __always_inline void copy_meta(struct gn_meta *dst, const struct gn_meta *m,
+				      __u16 magic)
 {
 	dst->magic = magic;
 	dst->instance = m->instance;
@@ -229,7 +234,8 @@ static __always_inline bool put_meta(struct xdp_md *ctx, const struct cpu *c, __
 		copy_meta(&s->rec[(s->prod - 1) % GN_STREAM_SIZE], m, GN_META_MAGIC);
 		return true;
 	}
-	/* Of a frame without a tag, the stream's reader must not think that it has one. */
+	/* Of a frame without a tag, the stream's reader must not think that it has one.
+	 */
 	if (s)
 		s->gap = GN_STREAM_GAP;
 	else if (!(conf & GN_CONFIG_INBAND) && put_front(ctx, m))
@@ -244,7 +250,8 @@ static __always_inline bool put_meta(struct xdp_md *ctx, const struct cpu *c, __
 	return true;
 }
 
-/* Look at the frame, from the start, also for the verifier. Return: false: no Ethernet header */
+/* Look at the frame, from the start, also for the verifier. Return: false: no Ethernet
+ * header */
 static __always_inline bool load_frame(struct frame *f, const struct xdp_md *ctx)
 {
 	asm volatile("" : : : "memory");

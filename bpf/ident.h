@@ -3,13 +3,13 @@
  * The two identifiers of a segment, from the words that the parser gathers on its way.
  *
  * flow says where a segment belongs: instance, addresses, ports, protocol. It is
- * a cheap keyed hash of the first words; two flows with the same value lose merges, nothing
- * else, and without the key nobody can aim for one.
+ * a cheap keyed hash of the first words; two flows with the same value lose merges,
+ * nothing else, and without the key nobody can aim for one.
  *
  * key says what a segment may join: flow's words and every further byte that must be
  * equal (rules 1, 4 and 5 of GRO). User space compares it in place of the bytes, so
- * equal keys must mean equal bytes, also when the sender picks them. No digest does, but what
- * is wanted is only whether a segment is like the one before it in its flow:
+ * equal keys must mean equal bytes, also when the sender picks them. No digest does, but
+ * what is wanted is only whether a segment is like the one before it in its flow:
  *
  * - Each CPU keeps, in a slot that the flow picks, all the words of the last segment that
  *   came to that slot and might merge, and the number of its run. A segment whose words
@@ -37,13 +37,13 @@
 
 #include "offload_shared.h"
 
-#define likely(x)	__builtin_expect(!!(x), 1)
-#define unlikely(x)	__builtin_expect(!!(x), 0)
+#define likely(x)   __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
 
-#define IDENT_SLOTS	2048	/* per CPU, a power of two */
-#define IDENT_TUPLE_V6	3
-#define IDENT_TCP_MAX	6
-#define IDENT_EXT_MAX	9
+#define IDENT_SLOTS    2048 /* per CPU, a power of two */
+#define IDENT_TUPLE_V6 3
+#define IDENT_TCP_MAX  6
+#define IDENT_EXT_MAX  9
 
 /*
  * What must be equal, most used words first, which are one cache line of a slot. Words
@@ -72,22 +72,24 @@ struct ident_words {
 	__u64 ext[IDENT_EXT_MAX];
 };
 
-#define IDENT_PORTS(p, id, proto, family) \
+#define IDENT_PORTS(p, id, proto, family)                                                \
 	((p) | (__u64)(id) << 32 | (__u64)(proto) << 48 | (__u64)(family) << 56)
-#define IDENT_SHAPE_TAGS	0x03	/* number of VLAN tags */
-#define IDENT_SHAPE_EXT		0x04
-#define IDENT_SHAPE_CSUM	0x18	/* merging mixes no kinds of checksum */
-#define IDENT_TTL(x)		((__u64)(x) << 48)
-#define IDENT_SHAPE(x)		((__u64)(x) << 56)
+#define IDENT_SHAPE_TAGS 0x03 /* number of VLAN tags */
+#define IDENT_SHAPE_EXT	 0x04
+#define IDENT_SHAPE_CSUM 0x18 /* merging mixes no kinds of checksum */
+#define IDENT_TTL(x)	 ((__u64)(x) << 48)
+#define IDENT_SHAPE(x)	 ((__u64)(x) << 56)
 /* IDENT_SHAPE_CSUM, from gn_meta.flags */
-#define IDENT_CSUM(flags)	IDENT_SHAPE(((flags) & (GN_F_CSUM_PARTIAL | GN_F_CSUM_NONE)) >> 3)
+#define IDENT_CSUM(flags)                                                                \
+	IDENT_SHAPE(((flags) & (GN_F_CSUM_PARTIAL | GN_F_CSUM_NONE)) >> 3)
 
-_Static_assert((GN_F_CSUM_PARTIAL | GN_F_CSUM_NONE) >> 3 == IDENT_SHAPE_CSUM, "IDENT_CSUM()");
+_Static_assert((GN_F_CSUM_PARTIAL | GN_F_CSUM_NONE) >> 3 == IDENT_SHAPE_CSUM,
+	       "IDENT_CSUM()");
 
 /* The words of a frame. */
 struct ident {
 	struct ident_words w;
-	__u32 ntuple6, ntcp, next;	/* words used */
+	__u32 ntuple6, ntcp, next; /* words used */
 };
 
 /* The last segment of the flows that share it. */
@@ -102,7 +104,8 @@ static __always_inline __u64 ident_mix(__u64 h, __u64 word, const struct gn_conf
 }
 
 /* The ports do not wait for the addresses. Return: not 0 */
-static __always_inline __u32 ident_flow_end(__u64 h, __u64 ports, const struct gn_config *conf)
+static __always_inline __u32 ident_flow_end(__u64 h, __u64 ports,
+					    const struct gn_config *conf)
 {
 	__u32 flow;
 
@@ -112,12 +115,14 @@ static __always_inline __u32 ident_flow_end(__u64 h, __u64 ports, const struct g
 }
 
 /* Of IPv4, whose tuple is all of it. */
-static __always_inline __u32 ident_flow4(__u64 ports, __u64 addrs, const struct gn_config *conf)
+static __always_inline __u32 ident_flow4(__u64 ports, __u64 addrs,
+					 const struct gn_config *conf)
 {
 	return ident_flow_end(ident_mix(conf->hash_key[0], addrs, conf), ports, conf);
 }
 
-static __always_inline __u32 ident_flow(const struct ident *id, const struct gn_config *conf)
+static __always_inline __u32 ident_flow(const struct ident *id,
+					const struct gn_config *conf)
 {
 	__u64 h = ident_mix(conf->hash_key[0], id->w.tuple[1], conf);
 
@@ -132,16 +137,17 @@ static __always_inline __u32 ident_flow(const struct ident *id, const struct gn_
  *
  * Return: 0 if all of them are equal
  */
-static __always_inline __u64 ident_walk(const struct ident *id, struct slot *s, const bool store)
+static __always_inline __u64 ident_walk(const struct ident *id, struct slot *s,
+					const bool store)
 {
 	__u64 diff = 0;
 
-#define WORD(x)						\
-	do {						\
-		if (store)				\
-			s->w.x = id->w.x;		\
-		else					\
-			diff |= s->w.x ^ id->w.x;	\
+#define WORD(x)                                                                          \
+	do {                                                                             \
+		if (store)                                                               \
+			s->w.x = id->w.x;                                                \
+		else                                                                     \
+			diff |= s->w.x ^ id->w.x;                                        \
 	} while (0)
 
 	WORD(tuple[0]);
@@ -167,13 +173,14 @@ static __always_inline __u64 ident_walk(const struct ident *id, struct slot *s, 
 }
 
 /*
- * Continue the run of @s, or start one; @runs counts those of this CPU. Global, so that the
- * verifier takes it once, by itself, and not again for each of the ways through the parser.
+ * Continue the run of @s, or start one; @runs counts those of this CPU. Global, so that
+ * the verifier takes it once, by itself, and not again for each of the ways through the
+ * parser.
  *
  * Return: 0
  */
-__attribute__((noinline))
-int ident_key(const struct ident *id, struct slot *s, __u64 *runs)
+__attribute__((noinline)) int ident_key(const struct ident *id, struct slot *s,
+					__u64 *runs)
 {
 	if (!id || !s || !runs)
 		return 0;

@@ -58,21 +58,21 @@ struct {
 	__type(value, struct slot);
 } slots SEC(".maps");
 
-#define KNOWN_BITS	8	/* of the number of entries */
+#define KNOWN_BITS 8 /* of the number of entries */
 
 /* An instance that was found, as of conf->generation. */
 struct known {
-	__u64 key;		/* struct gn_instance_key */
+	__u64 key; /* struct gn_instance_key */
 	__u32 generation;
 	struct gn_instance in;
 };
 
 /* What a CPU keeps to itself. */
 struct cpu {
-	struct work work;	/* of one frame: too much to clear on the stack each time */
-	struct gn_meta meta;	/* likewise, on its way to where it stays */
-	__u32 tagged;		/* the frame has a tag, and so a record */
-	__u64 runs;		/* started so far (ident.h) */
+	struct work work;    /* of one frame: too much to clear on the stack each time */
+	struct gn_meta meta; /* likewise, on its way to where it stays */
+	__u32 tagged;	     /* the frame has a tag, and so a record */
+	__u64 runs;	     /* started so far (ident.h) */
 	struct known known[1 << KNOWN_BITS];
 };
 

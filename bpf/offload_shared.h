@@ -13,51 +13,51 @@
 
 #include <linux/types.h>
 
-#define GN_ABI			1
+#define GN_ABI 1
 
 /* First field of struct gn_meta. INBAND: the driver has no metadata room, so
  * the struct is the first GN_META_SIZE bytes of the frame instead. */
-#define GN_META_MAGIC		(0x6e00 | GN_ABI)
-#define GN_META_MAGIC_INBAND	(0x6f00 | GN_ABI)
-#define GN_META_SIZE		32	/* bytes; the limit of kernels before 6.3 */
+#define GN_META_MAGIC	     (0x6e00 | GN_ABI)
+#define GN_META_MAGIC_INBAND (0x6f00 | GN_ABI)
+#define GN_META_SIZE	     32 /* bytes; the limit of kernels before 6.3 */
 
 /* First field of struct gn_tag. STREAM: the struct gn_meta is in the queue's stream.
  * FULL: it is the first bytes of the frame, as with INBAND. */
-#define GN_META_MAGIC_STREAM	(0x7000 | GN_ABI)
-#define GN_META_MAGIC_FULL	(0x7100 | GN_ABI)
-#define GN_STREAM_SIZE		8192	/* records of a queue, a power of two; more
-					 * than its RX ring has entries */
-#define GN_STREAM_GAP		1024	/* records; more than a reader takes at once */
+#define GN_META_MAGIC_STREAM (0x7000 | GN_ABI)
+#define GN_META_MAGIC_FULL   (0x7100 | GN_ABI)
+/* Records of a queue, a power of two; more than its RX ring has entries. */
+#define GN_STREAM_SIZE 8192
+#define GN_STREAM_GAP  1024 /* records; more than a reader takes at once */
 
-#define GN_MAX_INSTANCES	1024	/* per interface */
-#define GN_MAX_QUEUES		64	/* entries of the XSKMAP */
-#define GN_INSTANCE_INDEX(id)	((id) & (GN_MAX_INSTANCES - 1))
+#define GN_MAX_INSTANCES      1024 /* per interface */
+#define GN_MAX_QUEUES	      64   /* entries of the XSKMAP */
+#define GN_INSTANCE_INDEX(id) ((id) & (GN_MAX_INSTANCES - 1))
 
 /*
  * What a segment may do to the chain that its flow holds. An open chain of the
  * same flow that the segment does not join is always delivered before it.
  */
 enum gn_class {
-	GN_CLASS_ALONE,		/* merges with nothing */
-	GN_CLASS_START,		/* may head a chain, joins none (CWR) */
-	GN_CLASS_CONTINUE,	/* may join a chain or head one */
-	GN_CLASS_CLOSE,		/* may join a chain, which then ends (PSH, FIN) */
+	GN_CLASS_ALONE,	   /* merges with nothing */
+	GN_CLASS_START,	   /* may head a chain, joins none (CWR) */
+	GN_CLASS_CONTINUE, /* may join a chain or head one */
+	GN_CLASS_CLOSE,	   /* may join a chain, which then ends (PSH, FIN) */
 };
 
 /* gn_meta.flags */
-#define GN_F_TCP		(1U << 0)
-#define GN_F_UDP		(1U << 1)
-#define GN_F_IPV6		(1U << 2)
-#define GN_F_PSH		(1U << 3)
-#define GN_F_FIN		(1U << 4)
-#define GN_F_CWR		(1U << 5)
+#define GN_F_TCP  (1U << 0)
+#define GN_F_UDP  (1U << 1)
+#define GN_F_IPV6 (1U << 2)
+#define GN_F_PSH  (1U << 3)
+#define GN_F_FIN  (1U << 4)
+#define GN_F_CWR  (1U << 5)
 /* The L4 checksum field equals the pseudo-header sum: a local sender left it
  * for hardware to complete. True only where frames never cross a wire (veth). */
-#define GN_F_CSUM_PARTIAL	(1U << 6)
-#define GN_F_CSUM_NONE		(1U << 7)	/* UDP over IPv4 without checksum */
+#define GN_F_CSUM_PARTIAL (1U << 6)
+#define GN_F_CSUM_NONE	  (1U << 7) /* UDP over IPv4 without checksum */
 /* The payload was summed and is what the L4 checksum says. Without it nothing is
  * known: the payload was not looked at, or it is not good. */
-#define GN_F_CSUM_GOOD		(1U << 8)
+#define GN_F_CSUM_GOOD (1U << 8)
 
 /*
  * Written by XDP in front of every frame redirected to AF_XDP; all fields in
@@ -67,34 +67,34 @@ enum gn_class {
  * UDP flow, or to one that it does not show (a fragment that is not the first).
  */
 struct gn_meta {
-	__u16 magic;		/* GN_META_MAGIC or GN_META_MAGIC_INBAND */
-	__u16 instance;		/* gn_instance.id */
-	__u32 flow;		/* keyed hash of instance, addresses, ports */
-	__u64 key;		/* equal keys: equal is every byte that must be for
-				 * two segments to merge */
-	__u32 seq;		/* TCP sequence number */
-	__u16 ip_id;		/* IPv4 identification, 0 for IPv6 */
-	__u16 payload_len;	/* L4 payload by the IP length, bytes */
-	__u16 payload_sum;	/* one's complement sum of the payload that the
-				 * L4 checksum claims; memory byte order */
-	__u16 flags;		/* GN_F_* */
-	__u8 l3_off;		/* frame start to IP header, bytes */
-	__u8 l4_off;		/* frame start to L4 header, bytes */
-	__u8 l4_len;		/* L4 header with options, bytes */
-	__u8 class;		/* enum gn_class */
+	__u16 magic;	   /* GN_META_MAGIC or GN_META_MAGIC_INBAND */
+	__u16 instance;	   /* gn_instance.id */
+	__u32 flow;	   /* keyed hash of instance, addresses, ports */
+	__u64 key;	   /* equal keys: equal is every byte that must be for
+			    * two segments to merge */
+	__u32 seq;	   /* TCP sequence number */
+	__u16 ip_id;	   /* IPv4 identification, 0 for IPv6 */
+	__u16 payload_len; /* L4 payload by the IP length, bytes */
+	__u16 payload_sum; /* one's complement sum of the payload that the
+			    * L4 checksum claims; memory byte order */
+	__u16 flags;	   /* GN_F_* */
+	__u8 l3_off;	   /* frame start to IP header, bytes */
+	__u8 l4_off;	   /* frame start to L4 header, bytes */
+	__u8 l4_len;	   /* L4 header with options, bytes */
+	__u8 class;	   /* enum gn_class */
 };
 
 /*
  * A queue's stream of metadata. Where frames cross from the CPU of the driver's receive
  * loop to the worker's, a cache line read by the one is a line the other has to
- * fetch back before it writes it again. In front of the frames that is a line per frame; here
- * records lie side by side, two to a line, in the order of the frames.
+ * fetch back before it writes it again. In front of the frames that is a line per frame;
+ * here records lie side by side, two to a line, in the order of the frames.
  *
  * Map "stream" is an mmapable array, one entry per queue. XDP writes record number
  * prod, leaves its number in front of the frame (struct gn_tag), then counts prod; it
  * runs on one CPU at a time per queue, which is so in native mode only (the loader sets
- * GN_CONFIG_STREAM there). A frame that is lost behind the program (full RX ring) leaves a
- * record that no frame names.
+ * GN_CONFIG_STREAM there). A frame that is lost behind the program (full RX ring) leaves
+ * a record that no frame names.
  *
  * XDP never runs more than GN_STREAM_SIZE ahead of cons, which the daemon moves. When it
  * would, struct gn_meta goes into the frame, and the tag, FULL, tells prod: everything
@@ -102,69 +102,70 @@ struct gn_meta {
  * cons to it. Nothing else would move cons when all the records are of lost frames.
  *
  * A reader that finds number next + n - 1 in the tag of the last of n < GN_STREAM_GAP
- * frames knows that they have the numbers from next on, and need not look at the other tags:
- * numbers rise by at least one per frame, and by GN_STREAM_GAP over frames that have none.
+ * frames knows that they have the numbers from next on, and need not look at the other
+ * tags: numbers rise by at least one per frame, and by GN_STREAM_GAP over frames that
+ * have none.
  *
- * Ordering: the record is written before the frame's descriptor is, on the same CPU, and the
- * kernel publishes descriptors with a release that the reader of the RX ring acquires.
- * The daemon's release of cons pairs with XDP's use of it: records are overwritten only
- * after they were read.
+ * Ordering: the record is written before the frame's descriptor is, on the same CPU, and
+ * the kernel publishes descriptors with a release that the reader of the RX ring
+ * acquires. The daemon's release of cons pairs with XDP's use of it: records are
+ * overwritten only after they were read.
  */
 struct gn_stream {
-	__u32 prod;		/* XDP: records written, free running */
-	__u32 gap;		/* XDP: numbers to skip before the next one */
+	__u32 prod; /* XDP: records written, free running */
+	__u32 gap;  /* XDP: numbers to skip before the next one */
 	__u32 pad0[14];
-	__u32 cons;		/* daemon: records before this one may be overwritten */
+	__u32 cons; /* daemon: records before this one may be overwritten */
 	__u32 pad1[15];
 	struct gn_meta rec[GN_STREAM_SIZE];
 };
 
 /* In the metadata area, ending where the frame begins. */
 struct gn_tag {
-	__u16 magic;		/* GN_META_MAGIC_STREAM or GN_META_MAGIC_FULL */
+	__u16 magic; /* GN_META_MAGIC_STREAM or GN_META_MAGIC_FULL */
 	__u16 pad;
-	__u32 seq;		/* STREAM: number of the record, rec[seq % GN_STREAM_SIZE];
-				 * FULL: prod */
+	__u32 seq; /* STREAM: number of the record, rec[seq % GN_STREAM_SIZE];
+		    * FULL: prod */
 };
 
 /* Key of map "instances". Zero before use. */
 struct gn_instance_key {
 	__u8 mac[6];
-	__be16 vlan;		/* VLAN identifier without PCP and DEI; 0: untagged */
+	__be16 vlan; /* VLAN identifier without PCP and DEI; 0: untagged */
 };
 
 /* gn_instance.flags: what the instance's port takes as one GSO frame */
-#define GN_INSTANCE_TSO4	(1U << 0)
-#define GN_INSTANCE_TSO6	(1U << 1)
-#define GN_INSTANCE_USO		(1U << 2)
+#define GN_INSTANCE_TSO4 (1U << 0)
+#define GN_INSTANCE_TSO6 (1U << 1)
+#define GN_INSTANCE_USO	 (1U << 2)
 
 /* Value of map "instances". */
 struct gn_instance {
-	__u16 id;		/* GN_INSTANCE_INDEX() is the slot; the bits
-				 * above are a generation, so that a frame for
-				 * a removed instance never reaches its successor */
-	__u16 flags;		/* GN_INSTANCE_* */
+	__u16 id;    /* GN_INSTANCE_INDEX() is the slot; the bits
+		      * above are a generation, so that a frame for
+		      * a removed instance never reaches its successor */
+	__u16 flags; /* GN_INSTANCE_* */
 };
 
 /*
  * The one entry of map "config", which is mmapable; written by the loader before attach.
  *
- * Each CPU remembers instances that it found in map "instances" together with the generation
- * it read before it looked. So the daemon adds one to generation, by itself and through
- * a mapping, so that the loader's fields are not touched, after each change of that map.
- * As long as it is 0, nothing is remembered.
+ * Each CPU remembers instances that it found in map "instances" together with the
+ * generation it read before it looked. So the daemon adds one to generation, by itself
+ * and through a mapping, so that the loader's fields are not touched, after each change
+ * of that map. As long as it is 0, nothing is remembered.
  */
 struct gn_config {
-	__u32 abi;		/* GN_ABI */
-	__u32 max_frame;	/* longest frame taken: MTU + 22, bytes */
-	__u64 hash_key[2];	/* secret of the flow identifiers */
-	__u32 flags;		/* GN_CONFIG_* */
-	__u32 generation;	/* of map "instances", by the daemon; 0: not kept */
+	__u32 abi;	   /* GN_ABI */
+	__u32 max_frame;   /* longest frame taken: MTU + 22, bytes */
+	__u64 hash_key[2]; /* secret of the flow identifiers */
+	__u32 flags;	   /* GN_CONFIG_* */
+	__u32 generation;  /* of map "instances", by the daemon; 0: not kept */
 };
 
-#define GN_CONFIG_INBAND	(1U << 0)	/* never use the metadata area */
-#define GN_CONFIG_STREAM	(1U << 1)	/* write records to map "stream" */
-#define GN_CONFIG_VERIFY	(1U << 2)	/* sum payloads that may merge; by the daemon */
+#define GN_CONFIG_INBAND (1U << 0) /* never use the metadata area */
+#define GN_CONFIG_STREAM (1U << 1) /* write records to map "stream" */
+#define GN_CONFIG_VERIFY (1U << 2) /* sum payloads that may merge; by the daemon */
 
 /*
  * Outcomes: X(name, meaning). Map "counters" is a per-CPU array with one entry,
@@ -172,30 +173,39 @@ struct gn_config {
  * that enters the program counts in RX and in exactly one of the outcomes below it,
  * up to and including DROP_META; the rest are details.
  */
-#define GN_COUNTERS(X)							\
-	X(RX, "rx", "frames seen")					\
-	X(REDIRECT, "redirect", "frames handed to AF_XDP")		\
-	X(PASS_OTHER, "pass_other", "frames for the host: no instance has the address") \
-	X(PASS_MULTICAST, "pass_multicast", "broadcast and multicast, to the host and by it to the instances") \
-	X(PASS_NO_SOCKET, "pass_no_socket", "instance frames given to the host: no AF_XDP socket on the queue") \
-	X(PASS_OVERSIZE, "pass_oversize", "instance frames given to the host: longer than the MTU") \
-	X(PASS_MALFORMED, "pass_malformed", "frames given to the host: shorter than an Ethernet header with its VLAN tag") \
-	X(DROP_META, "drop_meta", "instance frames dropped: no room for metadata, not even in the frame") \
-	X(REDIRECT_BYTES, "redirect_bytes", "bytes handed to AF_XDP")	\
-	X(ALONE, "alone", "redirected frames that never merge")		\
-	X(ALONE_MALFORMED, "alone_malformed", "of these: truncated or inconsistent IP, TCP or UDP header") \
-	X(ALONE_FRAGMENT, "alone_fragment", "of these: IP fragments")	\
-	X(ALONE_IP_OPTIONS, "alone_ip_options", "of these: IPv4 options, or IPv6 extension headers that are long or change an address") \
-	X(ALONE_IP_CSUM, "alone_ip_csum", "of these: bad IPv4 header checksum") \
-	X(ALONE_TCP_FLAGS, "alone_tcp_flags", "of these: SYN, RST, URG, or CWR with PSH or FIN")	\
-	X(ALONE_TCP_EMPTY, "alone_tcp_empty", "of these: TCP without payload") \
+#define GN_COUNTERS(X)                                                                   \
+	X(RX, "rx", "frames seen")                                                       \
+	X(REDIRECT, "redirect", "frames handed to AF_XDP")                               \
+	X(PASS_OTHER, "pass_other", "frames for the host: no instance has the address")  \
+	X(PASS_MULTICAST, "pass_multicast",                                              \
+	  "broadcast and multicast, to the host and by it to the instances")             \
+	X(PASS_NO_SOCKET, "pass_no_socket",                                              \
+	  "instance frames given to the host: no AF_XDP socket on the queue")            \
+	X(PASS_OVERSIZE, "pass_oversize",                                                \
+	  "instance frames given to the host: longer than the MTU")                      \
+	X(PASS_MALFORMED, "pass_malformed",                                              \
+	  "frames given to the host: shorter than an Ethernet header with its VLAN tag") \
+	X(DROP_META, "drop_meta",                                                        \
+	  "instance frames dropped: no room for metadata, not even in the frame")        \
+	X(REDIRECT_BYTES, "redirect_bytes", "bytes handed to AF_XDP")                    \
+	X(ALONE, "alone", "redirected frames that never merge")                          \
+	X(ALONE_MALFORMED, "alone_malformed",                                            \
+	  "of these: truncated or inconsistent IP, TCP or UDP header")                   \
+	X(ALONE_FRAGMENT, "alone_fragment", "of these: IP fragments")                    \
+	X(ALONE_IP_OPTIONS, "alone_ip_options",                                          \
+	  "of these: IPv4 options, or IPv6 extension headers that are long or change "   \
+	  "an address")                                                                  \
+	X(ALONE_IP_CSUM, "alone_ip_csum", "of these: bad IPv4 header checksum")          \
+	X(ALONE_TCP_FLAGS, "alone_tcp_flags",                                            \
+	  "of these: SYN, RST, URG, or CWR with PSH or FIN")                             \
+	X(ALONE_TCP_EMPTY, "alone_tcp_empty", "of these: TCP without payload")           \
 	X(INBAND, "inband", "redirected frames with metadata inside the frame")
 
 enum gn_counter {
 #define GN_COUNTER_ENUM(id, name, help) GN_CNT_##id,
 	GN_COUNTERS(GN_COUNTER_ENUM)
 #undef GN_COUNTER_ENUM
-	GN_CNT_MAX
+		GN_CNT_MAX
 };
 
 /* Value of map "counters", indexed by enum gn_counter. */

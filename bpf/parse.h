@@ -22,39 +22,39 @@
 #include "offload_shared.h"
 
 /* Byte 13 of the TCP header; UAPI headers name no bits of it. */
-#define TCP_FIN		0x01
-#define TCP_SYN		0x02
-#define TCP_RST		0x04
-#define TCP_PSH		0x08
-#define TCP_URG		0x20
-#define TCP_CWR		0x80
+#define TCP_FIN 0x01
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_PSH 0x08
+#define TCP_URG 0x20
+#define TCP_CWR 0x80
 
-#define VLAN_LEN	4	/* bytes of one tag */
-#define IPV4_LEN	20	/* bytes without options */
-#define IPV6_LEN	40
-#define TCP_LEN		20
-#define UDP_LEN		8
+#define VLAN_LEN 4  /* bytes of one tag */
+#define IPV4_LEN 20 /* bytes without options */
+#define IPV6_LEN 40
+#define TCP_LEN	 20
+#define UDP_LEN	 8
 
 /* Bits of the TCP word at offset 8 that need not be equal: CWR, PSH, FIN. */
-#define TCP_WORD_FREE	((__u64)(TCP_CWR | TCP_PSH | TCP_FIN) << 16)
+#define TCP_WORD_FREE ((__u64)(TCP_CWR | TCP_PSH | TCP_FIN) << 16)
 
-#define IPV4_MF_OFFSET	0x3fff	/* more fragments, and the fragment offset */
-#define IPV4_OFFSET	0x1fff
+#define IPV4_MF_OFFSET 0x3fff /* more fragments, and the fragment offset */
+#define IPV4_OFFSET    0x1fff
 
 /* Extension headers that are walked: no more of them, and no more bytes in all. A frame
  * with more has no flow, so it goes ahead of what is held of its connection until the
  * burst ends. TCP copes with that, and nothing known sends so many. */
-#define EXT_MAX		4
-#define EXT_MAX_LEN	64
+#define EXT_MAX	    4
+#define EXT_MAX_LEN 64
 /* A home address option (RFC 6275, section 6.3) needs 18 bytes, which a
  * destination options header of this length does not have. */
-#define DSTOPTS_NO_HOME	16
+#define DSTOPTS_NO_HOME 16
 
 /* How much of a frame made sense. */
 enum parsed {
-	PARSED_NOTHING,		/* belongs to no flow that can be told */
-	PARSED_TUPLE,		/* addresses and ports; nothing behind them counts */
-	PARSED_ALL,		/* everything up to the payload */
+	PARSED_NOTHING, /* belongs to no flow that can be told */
+	PARSED_TUPLE,	/* addresses and ports; nothing behind them counts */
+	PARSED_ALL,	/* everything up to the payload */
 };
 
 /*
@@ -62,15 +62,16 @@ enum parsed {
  * numbers that the verifier must bound, cannot pass through a map.
  */
 struct frame {
-	void *data, *end;	/* linear part */
-	__u32 len;		/* bytes in all, all buffers */
-	__be16 type;		/* EtherType behind the tags */
-	__be16 vlan;		/* VLAN identifier of the outer tag; 0: none */
+	void *data, *end; /* linear part */
+	__u32 len;	  /* bytes in all, all buffers */
+	__be16 type;	  /* EtherType behind the tags */
+	__be16 vlan;	  /* VLAN identifier of the outer tag; 0: none */
 	__u32 ntags;
-	__u32 l3_off;		/* bytes from data */
+	__u32 l3_off; /* bytes from data */
 	void *l4;
-	__u8 proto;		/* IPPROTO_* */
-	struct gn_meta *meta;	/* what is found goes here; zeroed but for magic and instance */
+	__u8 proto; /* IPPROTO_* */
+	struct gn_meta
+		*meta; /* what is found goes here; zeroed but for magic and instance */
 };
 
 /*
@@ -79,26 +80,26 @@ struct frame {
  */
 struct work {
 	struct ident id;
-	__u64 sum;		/* of the addresses, memory byte order */
-	__u32 why;		/* enum gn_counter: what keeps the frame alone; GN_CNT_RX: nothing */
-	__u32 l4_total;		/* L4 header and payload by the IP length, bytes */
-	__u32 l4_off;		/* bytes from data */
-	__u16 flags;		/* gn_meta.flags so far */
-	__u16 ip_id;		/* gn_meta.ip_id */
+	__u64 sum; /* of the addresses, memory byte order */
+	__u32 why; /* enum gn_counter: what keeps the frame alone; GN_CNT_RX: nothing */
+	__u32 l4_total; /* L4 header and payload by the IP length, bytes */
+	__u32 l4_off;	/* bytes from data */
+	__u16 flags;	/* gn_meta.flags so far */
+	__u16 ip_id;	/* gn_meta.ip_id */
 	__u8 tcp_flags;
 };
 
 /* Keep the compiler from making a copy of what follows for each value of @x. */
-#define JOIN(x)		asm volatile("" : "+r"(x))
+#define JOIN(x) asm volatile("" : "+r"(x))
 
-#define LOAD8(p)	(*(const __u8 *)(p))
-#define LOAD16(p)	(*(const __u16 *)(p))
-#define LOAD32(p)	(*(const __u32 *)(p))
-#define LOAD64(p)	(*(const __u64 *)(p))
+#define LOAD8(p)  (*(const __u8 *)(p))
+#define LOAD16(p) (*(const __u16 *)(p))
+#define LOAD32(p) (*(const __u32 *)(p))
+#define LOAD64(p) (*(const __u64 *)(p))
 
 /* What eight bytes add to an Internet checksum: two loads cost less than taking a word
  * apart. */
-#define SUM64(p)	((__u64)LOAD32(p) + LOAD32((p) + 4))
+#define SUM64(p) ((__u64)LOAD32(p) + LOAD32((p) + 4))
 
 /* The same of a word. */
 static __always_inline __u64 sum64(__u64 word)
@@ -167,7 +168,8 @@ static __always_inline enum parsed parse_ipv4(struct frame *f, struct work *w)
 		return parse_malformed(w, PARSED_NOTHING);
 	ihl = (LOAD8(ip) & 0x0f) * 4;
 	len = bpf_ntohs(LOAD16(ip + 2));
-	if (LOAD8(ip) >> 4 != 4 || ihl < IPV4_LEN || len < ihl || len > f->len - f->l3_off)
+	if (LOAD8(ip) >> 4 != 4 || ihl < IPV4_LEN || len < ihl ||
+	    len > f->len - f->l3_off)
 		return parse_malformed(w, PARSED_NOTHING);
 	sum = sum64(LOAD64(ip + 12));
 	if (likely(ihl == IPV4_LEN)) {
@@ -193,18 +195,21 @@ static __always_inline enum parsed parse_ipv4(struct frame *f, struct work *w)
 	w->ip_id = bpf_ntohs(LOAD16(ip + 4));
 	w->id.w.tuple[1] = LOAD64(ip + 12);
 	w->id.ntuple6 = 0;
-	w->id.w.fixed[1] = LOAD32(f->data + 8) | (__u64)LOAD16(ip) << 32 | (__u64)frag << 48;
+	w->id.w.fixed[1] =
+		LOAD32(f->data + 8) | (__u64)LOAD16(ip) << 32 | (__u64)frag << 48;
 	w->id.w.fixed[2] |= IDENT_TTL(LOAD8(ip + 8));
 	return PARSED_TUPLE;
 }
 
 static __always_inline bool is_ext(__u8 next)
 {
-	return next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS;
+	return next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING ||
+	       next == IPPROTO_DSTOPTS;
 }
 
 /* Extension headers, @len bytes from @ip on, become words. */
-static __always_inline void gather_ext(struct frame *f, struct ident *id, void *ip, __u32 len)
+static __always_inline void gather_ext(struct frame *f, struct ident *id, void *ip,
+				       __u32 len)
 {
 	void *ext = ip + IPV6_LEN;
 
@@ -237,7 +242,7 @@ static __always_inline enum parsed parse_ipv6(struct frame *f, struct work *w)
 	len = bpf_ntohs(LOAD16(ip + 4));
 	if (LOAD8(ip) >> 4 != 6 || len + IPV6_LEN > f->len - f->l3_off)
 		return parse_malformed(w, PARSED_NOTHING);
-	if (!len)		/* a jumbogram (RFC 2675), or nothing at all */
+	if (!len) /* a jumbogram (RFC 2675), or nothing at all */
 		return PARSED_NOTHING;
 	next = LOAD8(ip + 6);
 #pragma unroll
@@ -305,8 +310,9 @@ static __always_inline enum parsed parse_ipv6(struct frame *f, struct work *w)
  * the L4 header alone: a good checksum makes all of it, payload included, sum up to
  * 0xffff; so what header and pseudo-header lack is what the sender says of the payload.
  */
-static __always_inline enum parsed parse_done(struct frame *f, struct work *w, __u32 l4_len,
-					      __u64 header, __u16 check, __u16 flags)
+static __always_inline enum parsed parse_done(struct frame *f, struct work *w,
+					      __u32 l4_len, __u64 header, __u16 check,
+					      __u16 flags)
 {
 	__u64 pseudo = w->sum + bpf_htons(w->l4_total) + bpf_htons(f->proto);
 
@@ -332,7 +338,8 @@ static __always_inline enum parsed parse_done(struct frame *f, struct work *w, _
 static __always_inline __u16 tcp_meta_flags(__u32 t)
 {
 	return GN_F_TCP | (t & TCP_PSH) * (GN_F_PSH / TCP_PSH) |
-	       (t & TCP_FIN) * (GN_F_FIN / TCP_FIN) | (t & TCP_CWR) / (TCP_CWR / GN_F_CWR);
+	       (t & TCP_FIN) * (GN_F_FIN / TCP_FIN) |
+	       (t & TCP_CWR) / (TCP_CWR / GN_F_CWR);
 }
 
 static __always_inline enum parsed parse_tcp(struct frame *f, struct work *w)
@@ -397,7 +404,7 @@ static __always_inline enum parsed parse_udp(struct frame *f, struct work *w)
 	if (bpf_ntohs(LOAD16(udp + 4)) != w->l4_total)
 		return parse_malformed(w, PARSED_TUPLE);
 	if (!check) {
-		if (w->flags & GN_F_IPV6)	/* RFC 8200, section 8.1 */
+		if (w->flags & GN_F_IPV6) /* RFC 8200, section 8.1 */
 			return parse_malformed(w, PARSED_TUPLE);
 		flags |= GN_F_CSUM_NONE;
 	}

@@ -12,13 +12,14 @@
 
 #include "parse.h"
 
-#define VERIFY_MAX	4096	/* bytes of payload: a frame in one page has no more */
+#define VERIFY_MAX 4096 /* bytes of payload: a frame in one page has no more */
 
-/* Add @n bytes, a constant, at @p while they are there. bpf_csum_diff() takes up to 512. */
-#define VERIFY_STEP(n)								\
-	if (left & (n) && p + (n) <= end) {					\
-		sum = bpf_csum_diff(NULL, 0, p, n, sum);			\
-		p += (n);							\
+/* Add @n bytes, a constant, at @p while they are there. bpf_csum_diff() takes up to 512.
+ */
+#define VERIFY_STEP(n)                                                                   \
+	if (left & (n) && p + (n) <= end) {                                              \
+		sum = bpf_csum_diff(NULL, 0, p, n, sum);                                 \
+		p += (n);                                                                \
 	}
 
 /*
@@ -56,7 +57,7 @@ static __always_inline bool payload_good(void *p, void *end, __u32 left, __u16 c
 		s += LOAD16(p);
 		p += 2;
 	}
-	if (left & 1 && p + 1 <= end)	/* padded with a zero byte behind it */
+	if (left & 1 && p + 1 <= end) /* padded with a zero byte behind it */
 		s += bpf_htons(LOAD8(p) << 8);
 	s = (s & 0xffff) + (s >> 16);
 	s = (s & 0xffff) + (s >> 16);

@@ -31,10 +31,10 @@
 #include "tests/bench/raw.skel.h"
 
 #define CHUNK_SIZE 2048 /* bytes; UMEM_CHUNK_SMALL, user/daemon/umem.h */
-#define RING_SIZE  2048 /* also the chunks with the kernel, unless --chunks says others  \
-			 */
-#define BURST	    64	/* WORKER_BURST, user/daemon/worker.h */
-#define PAYLOAD_OFF 54	/* of the generator's frames, bytes */
+/* Also the chunks with the kernel, unless --chunks says others. */
+#define RING_SIZE   2048
+#define BURST	    64 /* WORKER_BURST, user/daemon/worker.h */
+#define PAYLOAD_OFF 54 /* of the generator's frames, bytes */
 
 struct raw {
 	struct xsk_umem *umem;

@@ -22,9 +22,8 @@
 
 #define AGG_SLOTS    4096 /* table size, a power of two */
 #define AGG_MAX_OPEN 1024 /* chains open at once */
-#define AGG_MAX_BUFS                                                                     \
-	128		     /* mbufs of one chain, so that a port's address             \
-			      * list is bounded */
+/* mbufs of one chain, so that a port's address list is bounded. */
+#define AGG_MAX_BUFS   128
 #define AGG_MAX_IP_LEN 65535 /* bytes, IP header to payload end */
 
 enum agg_checksum {

@@ -25,11 +25,11 @@
 #include "worker.h"
 #include "../lib/log.h"
 
-#define IO_MIN_NS   20000 /* between looks at the other descriptors under load */
-#define IO_MAX_NS   160000
-#define SPIN_GAP_NS 30000   /* adaptive: bursts closer than this are waited for awake... \
-			     */
-#define SPIN_NS	     100000 /* ...for this long */
+#define IO_MIN_NS 20000 /* between looks at the other descriptors under load */
+#define IO_MAX_NS 160000
+/* Adaptive: bursts closer than this are waited for awake, for SPIN_NS. */
+#define SPIN_GAP_NS  30000
+#define SPIN_NS	     100000
 #define GAP_MAX_NS   1000000  /* longer gaps count as this */
 #define STALL_NS     10000000 /* try a link that is down again */
 #define MAX_EVENTS   64
