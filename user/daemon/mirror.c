@@ -55,7 +55,7 @@ struct mirror_server {
 
 /* ---- worker --------------------------------------------------------------------- */
 
-static uint64_t clock_ns(void)
+static uint64_t wall_ns(void)
 {
 	struct timespec ts;
 
@@ -153,7 +153,7 @@ void mirror_chains(struct mirror_queue *m, struct mbuf_pool *pool, struct mbuf *
 		   unsigned int n)
 {
 	struct iovec iov[PORT_MAX_IOV];
-	struct about a = { .time_ns = clock_ns() };
+	struct about a = { .time_ns = wall_ns() };
 
 	if (!ready(m))
 		return;
@@ -171,7 +171,7 @@ void mirror_chains(struct mirror_queue *m, struct mbuf_pool *pool, struct mbuf *
 
 void mirror_frame(struct mirror_queue *m, const struct gso_frame *f, bool out)
 {
-	struct about a = { .time_ns = clock_ns(), .out = out };
+	struct about a = { .time_ns = wall_ns(), .out = out };
 
 	if (!ready(m))
 		return;

@@ -8,6 +8,7 @@
  */
 #include <time.h>
 
+#include "clock.h"
 #include "flood.h"
 #include "mirror.h"
 #include "rx.h"
@@ -194,14 +195,6 @@ static bool append_buf(struct worker *w, struct mbuf *head, struct mbuf *m)
 	head->total += m->len;
 	head->nbufs++;
 	return true;
-}
-
-static uint64_t clock_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
 /* Take the buffer at ring index @idx. Return: the frame that it completes, or NULL */

@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "flood.h"
 #include "rx.h"
 #include "stat.h"
@@ -54,14 +55,6 @@ static int watch(struct worker *w, int fd, uint64_t what)
 static void unwatch(struct worker *w, int fd)
 {
 	epoll_ctl(w->epfd, EPOLL_CTL_DEL, fd, NULL);
-}
-
-static uint64_t clock_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
 int worker_create(const struct worker_conf *conf, struct worker **out)
