@@ -10,8 +10,8 @@
  *
  * Two identifiers decide. meta.flow places a segment: the table holds at most one open
  * chain per slot, so nothing of one flow ever overtakes anything else of it, and
- * two flows in one slot cost merges, not correctness. meta.key, a keyed 64-bit
- * hash of every byte that must be equal, says whether it may join.
+ * two flows in one slot cost merges, not correctness. meta.key, which
+ * XDP gives only to segments whose headers it found equal, says whether it may join.
  *
  * Thread: one worker. No I/O, no allocation after init.
  */
@@ -27,7 +27,7 @@
 #define AGG_MAX_IP_LEN 65535 /* bytes, IP header to payload end */
 
 enum agg_checksum {
-	AGG_VERIFY, /* sum every payload before it merges */
+	AGG_VERIFY, /* every payload was summed before it merges, by XDP or here */
 	AGG_CARRY,  /* add the claimed sums; the receiver checks */
 };
 

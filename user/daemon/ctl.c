@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "ctl.h"
+#include "unix_path.h"
 #include "../lib/log.h"
 
 #define STALL_MS    2000
@@ -287,28 +288,6 @@ int ctl_fd(const struct ctl *c)
 
 /* ---- the socket --------------------------------------------------------------- */
 
-/* Is anyone listening there? Return: 0: no, -EADDRINUSE: yes, -EEXIST: no socket */
-static int check_dead(const struct sockaddr_un *sun)
-{
-	struct stat st;
-	int fd, err = 0;
-
-	if (lstat(sun->sun_path, &st))
-		return errno == ENOENT ? 0 : -errno;
-	if (!S_ISSOCK(st.st_mode))
-		return -EEXIST;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	/* EAGAIN: its backlog is full, so it lives. */
-	if (!connect(fd, (const struct sockaddr *)sun, sizeof(*sun)) || errno == EAGAIN)
-		err = -EADDRINUSE;
-	else if (errno != ECONNREFUSED)
-		err = -errno;
-	close(fd);
-	return err;
-}
-
 /* The umask gives the inode its mode at birth: no moment is open to others. */
 static int bind_listen(int fd, const struct sockaddr_un *sun)
 {
@@ -376,7 +355,7 @@ static int open_socket(struct ctl *c)
 	dir = open_dir(c->path);
 	if (dir < 0)
 		return dir;
-	err = check_dead(&sun);
+	err = unix_check_dead(&sun);
 	if (!err && unlink(c->path) && errno != ENOENT)
 		err = -errno;
 	if (!err)

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "shm_conn.h"
+#include "unix_path.h"
 #include "../lib/log.h"
 
 #define SOCKET_MODE 0600
@@ -27,28 +28,6 @@
 const char shm_left[] = "it left";
 
 /* ---- the listening socket ------------------------------------------------------- */
-
-/* Is anyone listening there? Return: 0: no, -EADDRINUSE: yes, -EEXIST: no socket */
-static int check_dead(const struct sockaddr_un *sun)
-{
-	struct stat st;
-	int fd, err = 0;
-
-	if (lstat(sun->sun_path, &st))
-		return errno == ENOENT ? 0 : -errno;
-	if (!S_ISSOCK(st.st_mode))
-		return -EEXIST;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	/* EAGAIN: its backlog is full, so it lives. */
-	if (!connect(fd, (const struct sockaddr *)sun, sizeof(*sun)) || errno == EAGAIN)
-		err = -EADDRINUSE;
-	else if (errno != ECONNREFUSED)
-		err = -errno;
-	close(fd);
-	return err;
-}
 
 int shm_listen(const char *path)
 {
@@ -62,7 +41,7 @@ int shm_listen(const char *path)
 	}
 	strcpy(sun.sun_path, path);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	err = fd < 0 ? -errno : check_dead(&sun);
+	err = fd < 0 ? -errno : unix_check_dead(&sun);
 	if (!err && unlink(path) && errno != ENOENT)
 		err = -errno;
 	if (!err) {
@@ -95,7 +74,7 @@ void shm_unlisten(int fd, const char *path)
 	close(fd);
 	/* Another daemon may listen there by now, if someone unlinked our socket. */
 	snprintf(sun.sun_path, sizeof(sun.sun_path), "%s", path);
-	if (!check_dead(&sun))
+	if (!unix_check_dead(&sun))
 		unlink(path);
 }
 

@@ -65,7 +65,6 @@ int worker_create(const struct worker_conf *conf, struct worker **out)
 	if (!w)
 		return -ENOMEM;
 	w->conf = *conf;
-	w->rx_shape = RX_SHAPE_NONE;
 	w->umem.fd = w->epfd = w->wakefd = -1;
 	pthread_mutex_init(&w->call_lock, NULL);
 	err = umem_init(&w->umem, conf->chunks,

@@ -18,8 +18,7 @@
 #include "instance.h"
 #include "xsk.h"
 
-#define WORKER_BURST  64 /* descriptors per round; less than GN_STREAM_GAP */
-#define RX_SHAPE_NONE UINT64_MAX
+#define WORKER_BURST 64 /* descriptors per round; less than GN_STREAM_GAP */
 
 /* X(field, meaning) */
 #define WORKER_COUNTERS(X)                                                               \
@@ -62,7 +61,7 @@ struct worker {
 	struct inst_view view;
 	struct flow_table flows;
 	struct worker_stats stats;
-	uint64_t rx_shape;	 /* see check_next() in rx.c */
+	uint64_t rx_shape;	 /* see check_next() in rx.c; 0: none */
 	uint32_t next_seq;	 /* of the stream's records, the first unread */
 	struct mbuf *rx_partial; /* multi-buffer frame still incomplete, or NULL */
 	bool rx_skip;		 /* its rest is thrown away */
