@@ -27,17 +27,21 @@ GN_CFLAGS := -std=gnu11 -D_GNU_SOURCE -DGN_VERSION='"$(VERSION)"' -I$(B) $(WARN)
 	-pthread $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 GN_LDFLAGS := -pthread $(if $(SAN),-fsanitize=$(SAN))
 GN_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+MIGRATE_LIBS := $(shell pkg-config --libs gnutls libzstd libxxhash jansson libseccomp 2>/dev/null)
 
 # ---- sources --------------------------------------------------------------
 LIB_SRC    := $(wildcard user/lib/*.c)
 DAEMON_SRC := $(filter-out user/daemon/main.c,$(wildcard user/daemon/*.c))
 LOADER_SRC := $(wildcard loader/*.c)
+MIGRATE_SRC := $(filter-out vm-migrate/main.c vm-migrate/cmd%.c,$(wildcard vm-migrate/*.c vm-migrate/vmm/*.c))
+MIGRATE_CMD_SRC := $(wildcard vm-migrate/main.c vm-migrate/cmd*.c)
 BPF_SRC    := $(wildcard bpf/*.bpf.c)
 BENCH_BPF  := $(wildcard tests/bench/*.bpf.c)
 UNIT_SRC   := $(wildcard tests/unit/test_*.c)
 HELPER_SRC := $(filter-out $(UNIT_SRC),$(wildcard tests/unit/*.c))
 XDP_SRC    := $(wildcard tests/xdp/test_*.c)
 XDP_HELPER_SRC := $(filter-out $(XDP_SRC),$(wildcard tests/xdp/*.c))
+MIGRATE_TEST_SRC := $(wildcard tests/migrate/test_*.c)
 FUZZ_SRC   := $(wildcard tests/fuzz/fuzz_*.c)
 
 obj   = $(patsubst %.c,$(B)/%.o,$(1))
@@ -45,9 +49,11 @@ SKEL := $(patsubst %.bpf.c,$(B)/%.skel.h,$(BPF_SRC) $(BENCH_BPF))
 
 LIB_A    := $(B)/libghostnic.a
 DAEMON_A := $(B)/libdaemon.a
+MIGRATE_A := $(B)/libvm-migrate.a
 HELPERS_A := $(B)/tests/unit/libhelpers.a
 XDP_HELPERS_A := $(B)/tests/xdp/libhelpers.a
 PROGS    := $(B)/ghostnic $(B)/ghostnicd
+MIGRATE_BIN := $(patsubst %.c,$(B)/%,$(MIGRATE_TEST_SRC))
 UNIT_BIN := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
 XDP_BIN  := $(patsubst %.c,$(B)/%,$(XDP_SRC))
 FUZZ_BIN := $(patsubst %.c,$(B)/%,$(FUZZ_SRC))
@@ -69,15 +75,19 @@ $(B)/%.skel.h: $(B)/%.bpf.o
 
 $(LIB_A): $(call obj,$(LIB_SRC))
 $(DAEMON_A): $(call obj,$(DAEMON_SRC))
+$(MIGRATE_A): $(call obj,$(MIGRATE_SRC))
 $(HELPERS_A): $(call obj,$(HELPER_SRC))
 $(XDP_HELPERS_A): $(call obj,$(XDP_HELPER_SRC))
-$(LIB_A) $(DAEMON_A) $(HELPERS_A) $(XDP_HELPERS_A):
+$(LIB_A) $(DAEMON_A) $(MIGRATE_A) $(HELPERS_A) $(XDP_HELPERS_A):
 	$(call say,AR,$@)rm -f $@ && ar rcs $@ $^
 
 $(B)/ghostnic: $(call obj,$(LOADER_SRC)) $(LIB_A)
 $(B)/ghostnicd: $(B)/user/daemon/main.o $(DAEMON_A) $(LIB_A)
 $(PROGS):
 	$(call say,LD,$@)$(CC) $(GN_LDFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(GN_LIBS)
+
+$(B)/vm-migrate/vm-migrate: $(call obj,$(MIGRATE_CMD_SRC)) $(MIGRATE_A) $(LIB_A)
+	$(call say,LD,$@)$(CC) $(GN_LDFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(MIGRATE_LIBS)
 
 # Generated headers exist before anything that might include them is compiled.
 $(call obj,$(LOADER_SRC) $(XDP_SRC) $(XDP_HELPER_SRC)): | $(patsubst %.bpf.c,$(B)/%.skel.h,$(BPF_SRC))
@@ -86,9 +96,13 @@ $(XDP_BIN): $(XDP_HELPERS_A)
 $(UNIT_BIN) $(XDP_BIN): $(B)/%: $(B)/%.o $(HELPERS_A) $(DAEMON_A) $(LIB_A)
 	$(call say,LD,$@)$(CC) $(GN_LDFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(GN_LIBS) -lcmocka
 
+$(MIGRATE_BIN): $(B)/%: $(B)/%.o $(MIGRATE_A) $(LIB_A)
+	$(call say,LD,$@)$(CC) $(GN_LDFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(MIGRATE_LIBS) -lcmocka
+
 -include $(shell [ -d $(B) ] && find $(B) -name '*.d')
 
 unit-tests: $(UNIT_BIN)
+migrate-tests: $(MIGRATE_BIN)
 xdp-tests: $(XDP_BIN)
 check: $(UNIT_BIN) ## unit tests; needs no root
 	$(Q)for t in $(UNIT_BIN); do $$t || exit 1; done
@@ -101,5 +115,5 @@ clean: ## remove build output
 help: ## this list
 	$(Q)awk -F':.*## ' '/^[a-z_.-]+:.*## /{printf "  %-18s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
 
-.PHONY: all unit-tests xdp-tests check clean help
+.PHONY: all unit-tests migrate-tests xdp-tests check clean help
 .SECONDARY:

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * chan: a reliable byte stream to the other side: TCP, UNIX socket or descriptor, bare or
+ * in TLS 1.3 (GnuTLS).
+ *
+ * Addresses: tcp:HOST:PORT ([v6]:PORT), unix:PATH, fd:N (an open socket).
+ *
+ * TLS is mutual. Credentials are a directory in the layout that QEMU uses: X.509:
+ * ca-cert.pem, server-cert.pem and server-key.pem, client-cert.pem and client-key.pem,
+ * ca-crl.pem if there; PSK: keys.psk, lines of USER:HEX.
+ *
+ * One thread reads and one writes a channel at a time; chan_shutdown() may be called by
+ * any thread and makes both fail. TCP channels have keep-alive and TCP_USER_TIMEOUT set
+ * (tcp(7)), so that a peer which is gone is noticed within CHAN_DEAD_MS.
+ */
+#ifndef VMM_CHAN_H
+#define VMM_CHAN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#define CHAN_DEAD_MS 10000
+
+enum chan_tls_mode { CHAN_TLS_OFF, CHAN_TLS_X509, CHAN_TLS_PSK };
+
+struct chan_tls {
+	enum chan_tls_mode mode;
+	const char *dir; /* credentials */
+	const char
+		*hostname; /* expected in the server's certificate; NULL: HOST of the
+			    * address. PSK: the user name on the client, "qemu" if NULL */
+};
+
+struct chan;
+struct chan_listener;
+
+/* Why the last call on this thread failed, for people: cause and remedy. */
+const char *chan_error(void);
+
+/**
+ * chan_connect() - connect and, with TLS, shake hands
+ * @tls:	NULL: none
+ * @timeout_ms:	for all of it
+ *
+ * Return: 0; -EINVAL: address; -ECONNREFUSED, -ETIMEDOUT, ...; -EPROTO or -EACCES: TLS
+ */
+int chan_connect(const char *uri, const struct chan_tls *tls, int timeout_ms,
+		 struct chan **chan);
+
+/** chan_listen() - tcp:HOST:0 picks a port; a stale UNIX socket is replaced */
+int chan_listen(const char *uri, const struct chan_tls *tls, struct chan_listener **l);
+/** chan_listener_uri() - where it listens, with the port that was picked */
+const char *chan_listener_uri(const struct chan_listener *l);
+int chan_listener_fd(const struct chan_listener *l);
+int chan_accept(struct chan_listener *l, int timeout_ms, struct chan **chan);
+void chan_listener_close(struct chan_listener *l);
+
+/**
+ * chan_write() - all of it
+ * @iov:	changed
+ * Return: 0, -EPIPE or -ECONNRESET: the peer is gone, -ETIMEDOUT, -ECANCELED: shut down
+ */
+int chan_write(struct chan *c, struct iovec *iov, unsigned int n);
+
+/** chan_read() - exactly @len bytes; -ENODATA: the peer closed before the first of them,
+ * -EPIPE: in the middle. Else as chan_write() */
+int chan_read(struct chan *c, void *buf, size_t len);
+
+/** chan_wait() - until there is something to read. Return: 1, 0: timeout, -errno */
+int chan_wait(struct chan *c, int timeout_ms);
+
+/** chan_shutdown() - wake and fail every reader and writer; any thread */
+void chan_shutdown(struct chan *c);
+
+/** chan_close() - NULL is fine */
+void chan_close(struct chan *c);
+
+#endif

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * dirty: who wrote which guest page, from any log that a kernel or a device keeps.
+ *
+ * One struct dirty_ops per kind of log (the table at the end of this file), a set of
+ * sources per VM, one bitmap out of it. All sources of a set are indexed by the page
+ * numbers of one struct ram.
+ *
+ * The rule that everything stands on: a writer stores its data and then sets the bit; a
+ * harvester takes the bit and then reads the page. A page that is written while it is
+ * being sent is therefore found by the next harvest, and a harvest after all writers have
+ * stopped finds what is left.
+ *
+ *	start()		every write from here on is found by a harvest. Pages written
+ *			before need not be: the first round sends all of them
+ *	harvest()	take what was written since the last harvest
+ *	clear()		arm the log again for pages that were harvested, just before they
+ *			are read. Needed by KVM's manual protect only; others arm at
+ *harvest stop()		no longer log
+ *
+ * Threads: start, harvest and stop from one thread at a time; clear from any number of
+ * threads, on disjoint ranges, not during harvest. Writers may run all the time.
+ */
+#ifndef VMM_DIRTY_H
+#define VMM_DIRTY_H
+
+#include <stdint.h>
+
+#include "ram.h"
+
+#define DIRTY_MAX_SOURCES 16
+
+enum dirty_by { DIRTY_BY_CPU, DIRTY_BY_DEVICE, DIRTY_BY_COUNT };
+
+struct dirty_source;
+
+struct dirty_ops {
+	const char *name;
+	enum dirty_by by;
+	/* 0, -errno. -EOPNOTSUPP: this kernel cannot, and no other state changed. */
+	int (*start)(struct dirty_source *src);
+	/*
+	 * OR what is dirty into bitmap[ram_words()]. Returns pages found, or -errno: then
+	 * the log is in doubt and all memory counts as dirty.
+	 */
+	int64_t (*harvest)(struct dirty_source *src, uint64_t *bitmap);
+	/* May be NULL. [first, first + n): whole words of the bitmap, one block. @taken:
+	 * [n / 64] bits to clear: only those that were harvested. */
+	int (*clear)(struct dirty_source *src, uint64_t first, uint64_t n,
+		     const uint64_t *taken);
+	void (*stop)(struct dirty_source *src);
+	void (*destroy)(struct dirty_source *src); /* stopped before */
+};
+
+/* The first member of every kind's own struct. */
+struct dirty_source {
+	const struct dirty_ops *ops;
+	const struct ram *ram; /* outlives the source */
+	/* Counted by dirty_set: */
+	uint64_t harvests, pages; /* pages reported, all harvests */
+	uint64_t in_doubt;	  /* harvests that failed: everything was resent */
+	uint64_t harvest_ns;
+};
+
+struct dirty_set {
+	const struct ram *ram;
+	struct dirty_source *src[DIRTY_MAX_SOURCES]; /* owned */
+	unsigned int nsrc;
+	bool started;
+	uint64_t *scratch; /* [ram_words(ram)], zero between harvests */
+};
+
+/* What one harvest found. Pages. */
+struct dirty_found {
+	uint64_t by[DIRTY_BY_COUNT]; /* a page may be in both */
+	uint64_t merged;	     /* bits of the bitmap after it */
+};
+
+/** dirty_set_create() - no sources yet. Return: 0, -ENOMEM */
+int dirty_set_create(const struct ram *ram, struct dirty_set **set);
+
+/** dirty_set_destroy() - stop, destroy the sources; NULL is fine */
+void dirty_set_destroy(struct dirty_set *set);
+
+/** dirty_set_add() - takes @src over, also on failure. Return: 0, -ENOSPC; -EBUSY:
+ * started
+ */
+int dirty_set_add(struct dirty_set *set, struct dirty_source *src);
+
+/** dirty_set_start() - start all or none. Return: 0, or the -errno of the first that
+ * failed, whose name is in @failed if that is not NULL */
+int dirty_set_start(struct dirty_set *set, const char **failed);
+
+/** dirty_set_stop() - stop all; twice is fine */
+void dirty_set_stop(struct dirty_set *set);
+
+/**
+ * dirty_set_harvest() - take every log
+ * @bitmap:	[ram_words()] what is dirty is ORed into it
+ * @by:		[DIRTY_BY_COUNT] bitmaps that get the pages by who wrote them, ORed too;
+ *		either may be NULL
+ * @found:	filled
+ *
+ * A source that fails makes all its memory dirty (counted in in_doubt), never none.
+ * Return: 0; never fails
+ */
+int dirty_set_harvest(struct dirty_set *set, uint64_t *bitmap, uint64_t **by,
+		      struct dirty_found *found);
+
+/** dirty_set_clear() - call just before reading the pages; see struct dirty_ops.
+ * Return: 0, -errno of the first that failed: the pages must be sent again */
+int dirty_set_clear(struct dirty_set *set, uint64_t first, uint64_t n,
+		    const uint64_t *taken);
+
+/* ---- kinds. Each sets *src on success; the set that it is added to frees it. --------
+ */
+
+struct dirty_kvm_slot {
+	uint32_t slot; /* address space << 16 | id, as in KVM_SET_USER_MEMORY_REGION */
+	uint64_t first_page; /* of the slot, in ram */
+	uint64_t pages;
+};
+
+/**
+ * dirty_kvm_bitmap_create() - KVM_GET_DIRTY_LOG with KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2
+ * @vm_fd:	of the calling process (KVM refuses others), kept by the caller
+ *
+ * start() and stop() set and clear KVM_MEM_LOG_DIRTY_PAGES of each slot. Source:
+ * Documentation/virt/kvm/api.rst 4.8, 4.117, 7.18 (cap 8.x in older trees).
+ */
+int dirty_kvm_bitmap_create(const struct ram *ram, int vm_fd,
+			    const struct dirty_kvm_slot *slot, unsigned int nslots,
+			    struct dirty_source **src);
+
+struct dirty_kvm_vcpu {
+	int fd;
+	/* Gets the vCPU out of KVM_RUN, which flushes what the CPU holds back (PML).
+	 * Returns when it is out; may be NULL if it is stopped whenever harvest runs. */
+	void (*kick)(void *arg);
+	void *arg;
+};
+
+/**
+ * dirty_kvm_ring_create() - KVM_CAP_DIRTY_LOG_RING(_ACQ_REL): one ring per vCPU
+ * @bytes:	size of each ring, as enabled before the first vCPU was created
+ *
+ * dirty_kvm_ring_enable() is that enabling. A vCPU whose ring is full leaves KVM_RUN with
+ * KVM_EXIT_DIRTY_RING_FULL: its thread calls dirty_kvm_ring_drain(), any thread may.
+ * Source: api.rst 8.29.
+ */
+int dirty_kvm_ring_create(const struct ram *ram, int vm_fd, uint32_t bytes,
+			  const struct dirty_kvm_slot *slot, unsigned int nslots,
+			  const struct dirty_kvm_vcpu *vcpu, unsigned int nvcpus,
+			  struct dirty_source **src);
+int dirty_kvm_ring_enable(int vm_fd, uint32_t *bytes /* in: wish, out: got */);
+int dirty_kvm_ring_drain(struct dirty_source *src);
+
+/**
+ * dirty_pagemap_create() - PAGEMAP_SCAN of a process that write-protects its RAM itself
+ * @pagemap_fd:	/proc/PID/pagemap of the process, duplicated
+ * @va:		[ram->nblocks] where each block is mapped *there*
+ *
+ * The process has registered these ranges with userfaultfd, UFFD_FEATURE_WP_ASYNC and
+ * UFFDIO_REGISTER_MODE_WP (dirty_pagemap_register()). Sees what that mapping writes,
+ * nothing else: not another mapping, not pwrite(). Linux 6.7. Source:
+ * Documentation/admin-guide/mm/pagemap.rst, userfaultfd.rst.
+ */
+int dirty_pagemap_create(const struct ram *ram, int pagemap_fd, const uint64_t *va,
+			 struct dirty_source **src);
+
+/**
+ * dirty_pagemap_register() - in the process that owns the mapping: let it be scanned
+ * @va, @bytes:	page aligned; anonymous or memfd memory
+ *
+ * Return: a userfaultfd to keep open as long as the memory is to be tracked; -EOPNOTSUPP:
+ * the kernel is older than 6.7; -EPERM; -errno
+ */
+int dirty_pagemap_register(void *va, size_t bytes);
+
+/**
+ * dirty_vhost_log_create() - the log of vhost and vhost-user devices (VHOST_F_LOG_ALL)
+ * @log:	[@log_bytes] shared with the device; bit n is guest page n from gpa 0; the
+ *		caller maps it, keeps it, and gives it to the device
+ *(VHOST_USER_SET_LOG_BASE)
+ * @enable:	called by start (true) and stop (false): the front end sends the features
+ *		and ring addresses again. Returns 0, -errno
+ */
+int dirty_vhost_log_create(const struct ram *ram, uint64_t *log, size_t log_bytes,
+			   int (*enable)(void *arg, bool on), void *arg,
+			   struct dirty_source **src);
+
+/**
+ * dirty_daemon_create() - the alternating pair of bitmaps of ghostnicd's DMA log
+ * @ctl:	its control socket, NULL: the default
+ * @iface:	interface of the instance, NULL: the daemon's only one
+ * @instance:	whose device writes are wanted
+ *
+ * start enables the pair with an owner name of its own and maps both bitmaps; harvest
+ * swaps them and takes the one that nobody writes any more. Pages that the device wrote
+ * beyond the bitmap make the harvest fail: everything is dirty.
+ */
+int dirty_daemon_create(const struct ram *ram, const char *ctl, const char *iface,
+			const char *instance, struct dirty_source **src);
+
+/**
+ * dirty_user_create() - writes by this process's own devices and loaders
+ *
+ * KVM and PAGEMAP_SCAN do not see them, so whoever writes guest memory through the VMM's
+ * own mapping calls dirty_user_mark() after the write. Cheap when not started.
+ */
+int dirty_user_create(const struct ram *ram, struct dirty_source **src);
+void dirty_user_mark(struct dirty_source *src, uint64_t gpa, uint64_t len);
+
+#endif
