@@ -31,7 +31,7 @@ MIGRATE_LIBS := $(shell pkg-config --libs gnutls libzstd libxxhash jansson libse
 
 # ---- sources --------------------------------------------------------------
 LIB_SRC    := $(wildcard user/lib/*.c)
-DAEMON_SRC := $(filter-out user/daemon/main.c,$(wildcard user/daemon/*.c))
+DAEMON_SRC := $(filter-out user/daemon/main.c,$(wildcard user/daemon/*.c user/daemon/*/*.c))
 LOADER_SRC := $(wildcard loader/*.c)
 MIGRATE_SRC := $(filter-out vm-migrate/main.c vm-migrate/cmd%.c,$(wildcard vm-migrate/*.c vm-migrate/vmm/*.c))
 MIGRATE_CMD_SRC := $(wildcard vm-migrate/main.c vm-migrate/cmd*.c)

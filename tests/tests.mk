@@ -65,8 +65,8 @@ fuzz-regress: fuzz-regress-build ## run every fuzz target once over its seeds
 		$(NORANDOM) $(B)/asan/tests/fuzz/fuzz_$$t tests/fuzz/seeds/$$t || exit 1; done
 
 # ---- static analysis, format -----------------------------------------------------
-C_FILES   := $(wildcard user/*/*.[ch] loader/*.[ch] tests/*/*.[ch] bpf/*.[ch])
-LINT_SRC  := $(LIB_SRC) $(wildcard user/daemon/*.c) $(LOADER_SRC)
+C_FILES   := $(wildcard user/*/*.[ch] user/*/*/*.[ch] loader/*.[ch] tests/*/*.[ch] bpf/*.[ch])
+LINT_SRC  := $(LIB_SRC) $(wildcard user/daemon/*.c user/daemon/*/*.c) $(LOADER_SRC)
 SH_FILES  := $(wildcard tests/*.sh tests/*/*.sh tests/*/*/*.sh) .ci/run
 
 compile_commands.json: deps-lint ## for editors and clang-tidy

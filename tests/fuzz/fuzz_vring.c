@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../user/daemon/vring.h"
+#include "../../user/daemon/vhost/vring.h"
 
 #define CHECK(cond)                                                                      \
 	do {                                                                             \

@@ -15,7 +15,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../../user/daemon/vu_proto.h"
+#include "../../user/daemon/vhost/vu_proto.h"
 #include "../../user/lib/log.h"
 
 #define MEM_SIZE     0x10000 /* bytes */

@@ -19,7 +19,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "../../user/daemon/port_vhost.h"
+#include "../../user/daemon/vhost/port_vhost.h"
 #include "dma_rig.h"
 
 #define TX_AT	(GUEST_DATA + DMA_SLOTS * DMA_SLOT_LEN) /* a frame to send */

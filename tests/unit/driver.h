@@ -14,7 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "../../user/daemon/vring.h"
+#include "../../user/daemon/vhost/vring.h"
 
 /* Regions: three that follow each other in guest addresses, their borders at no
  * round place and the middle one tiny, then one far away, for rings. */

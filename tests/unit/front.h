@@ -10,7 +10,7 @@
 #define GN_TEST_FRONT_H
 
 #include "../../user/daemon/loop.h"
-#include "../../user/daemon/vu_proto.h"
+#include "../../user/daemon/vhost/vu_proto.h"
 #include "driver.h"
 
 #define FRONT_RING_SIZE 64

@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #include "../../user/daemon/sandbox.h"
-#include "../../user/daemon/vu_mem.h"
+#include "../../user/daemon/vhost/vu_mem.h"
 
 #define PAGE 4096U
 #define GPA  0x100000ULL

@@ -8,7 +8,7 @@
 #ifndef GN_TEST_VRING_RIG_H
 #define GN_TEST_VRING_RIG_H
 
-#include "../../user/daemon/vring.h"
+#include "../../user/daemon/vhost/vring.h"
 
 #define SIZE 8 /* descriptors */
 

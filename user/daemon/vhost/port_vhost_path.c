@@ -15,21 +15,13 @@
 #include <unistd.h>
 
 #include "port_vhost.h"
-#include "stat.h"
-#include "wire.h"
-#include "../lib/log.h"
+#include "../stat.h"
+#include "../wire.h"
+#include "../../lib/log.h"
 
 #define HDR_V1	      sizeof(struct virtio_net_hdr_v1)
 #define SHORTEST      14 /* Ethernet header, bytes */
 #define DISCARD_BURST 256
-
-static void write_event(int fd)
-{
-	const uint64_t one = 1;
-
-	if (fd >= 0 && write(fd, &one, sizeof(one)) < 0)
-		log_debug("event pending already");
-}
 
 /* A ring or the memory is broken: leave the plan alone, tell the control thread. */
 static void trouble(struct vhost_queue *vq, const char *why)
@@ -37,7 +29,7 @@ static void trouble(struct vhost_queue *vq, const char *why)
 	if (vq->trouble)
 		return;
 	vq->trouble = why;
-	write_event(vq->vp->trouble_fd);
+	vhost_signal(vq->vp->trouble_fd);
 }
 
 static bool usable(const struct vhost_queue *vq)
@@ -49,7 +41,7 @@ static void publish(struct vhost_queue *vq, const struct vhost_ring *r)
 {
 	vring_publish(r->vring);
 	if (vring_should_notify(r->vring) && r->call >= 0) {
-		write_event(r->call);
+		vhost_signal(r->call);
 		stat_add(&vq->q.stats.calls, 1);
 	} else {
 		stat_add(&vq->q.stats.calls_saved, 1);
@@ -447,7 +439,7 @@ static int next_frame(struct vhost_queue *vq, struct vhost_ring *r, struct gso_f
 	if (!r->deliver) {
 		/* More than a burst: the kick is still there, or this is poked again. */
 		if (discard(vq, r))
-			write_event(vq->poke);
+			vhost_signal(vq->poke);
 		return 0;
 	}
 	for (;;) {
@@ -505,7 +497,7 @@ static bool ask_for_kicks(struct vhost_queue *vq)
 	}
 	/* The queue's descriptor stays readable until all rings were found empty. */
 	if (more)
-		write_event(vq->poke);
+		vhost_signal(vq->poke);
 	return more;
 }
 

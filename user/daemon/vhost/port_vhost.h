@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Inside of the vhost-user port: what its control side (port_vhost.c) and its packet path
- * (port_vhost_path.c) share.
+ * Inside of the vhost-user port: what its control side (port_vhost.c,
+ * port_vhost_conn.c) and its packet path (port_vhost_path.c) share.
  *
  * The control side owns the socket and struct vu_dev. A worker owns its vhost_queue,
  * and the rings that the plan gives it. The plan is made anew after each message that
@@ -13,9 +13,10 @@
 #define GN_PORT_VHOST_H
 
 #include <pthread.h>
+#include <unistd.h>
 
-#include "../lib/log.h"
-#include "port.h"
+#include "../../lib/log.h"
+#include "../port.h"
 #include "vu_proto.h"
 
 #define VHOST_MAX_MERGE	 64  /* receive buffers of one frame: 64 KiB in 1 KiB each */
@@ -91,6 +92,36 @@ struct vhost_port {
 	uint32_t got; /* bytes of it, header included */
 	struct vu_msg msg;
 };
+
+static inline struct vhost_queue *vhost_queue_of(const struct vhost_port *vp,
+						 unsigned int i)
+{
+	return (struct vhost_queue *)vp->p.queue[i];
+}
+
+/* Signal an eventfd; -1: nobody waits. */
+static inline void vhost_signal(int fd)
+{
+	const uint64_t one = 1;
+
+	if (fd >= 0 && write(fd, &one, sizeof(one)) < 0)
+		log_debug("event pending already");
+}
+
+/** vhost_quiet() - vu_dev_ops.quiet() of a struct vhost_port */
+void vhost_quiet(void *owner);
+
+/** vhost_go() - vu_dev_ops.go() of a struct vhost_port */
+void vhost_go(void *owner);
+
+/**
+ * vhost_conn_open() - listen, or look for a front end that does
+ * Return: 0, -errno; after failure vhost_conn_close() is due all the same
+ */
+int vhost_conn_open(struct vhost_port *vp);
+
+/** vhost_conn_close() - hang up, and take no other */
+void vhost_conn_close(struct vhost_port *vp);
 
 void vhost_deliver(struct port_queue *q, struct mbuf_pool *pool, struct mbuf **head,
 		   unsigned int n);

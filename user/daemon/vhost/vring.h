@@ -29,7 +29,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-#include "dma_log.h"
+#include "../dma_log.h"
 #include "vu_mem.h"
 
 #define VRING_MAX_SIZE 32768 /* descriptors; split: a power of two */

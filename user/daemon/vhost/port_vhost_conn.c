@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * vhost-user port: the connection to the front end: who is there, what it sends, and how
+ * it ends. Contract in port_vhost.h; control thread.
+ *
+ * One front end at a time; others wait in the socket's backlog. When it leaves, its
+ * rings, memory and descriptors go, and the port waits for the next one or, as a client,
+ * connects again. A guest or front end that breaks a rule is closed the same way, with
+ * one message; workers find out about rings and report through trouble_fd.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "port_vhost.h"
+#include "../stat.h"
+#include "../../lib/log.h"
+
+#define RETRY_MIN_MS  50
+#define RETRY_MAX_MS  2000
+#define MSG_BUDGET    64 /* messages handled before others get their turn */
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+
+static void wait_for_front_end(struct vhost_port *vp);
+
+/* ---- messages --------------------------------------------------------------------- */
+
+static void hang_up(struct vhost_port *vp)
+{
+	loop_unwatch(vp->env->loop, vp->conn_watch);
+	vp->conn_watch = NULL;
+	if (vp->conn_fd >= 0)
+		close(vp->conn_fd);
+	vp->conn_fd = -1;
+	vu_msg_close(&vp->msg);
+	vp->got = 0;
+	vhost_quiet(vp);
+	vu_dev_reset(&vp->dev);
+	vhost_go(vp);
+}
+
+/* Front ends of one port do not silence those of another. */
+static void say(struct vhost_port *vp, enum log_level level, const char *what,
+		const char *why)
+{
+	uint32_t held;
+
+	if (!log_limit_ok(&vp->limit, &held))
+		return;
+	if (held)
+		log_msg(level, "vhost-user %s: %s %s (%u messages more)", vp->conf.arg,
+			what, why, held);
+	else
+		log_msg(level, "vhost-user %s: %s %s", vp->conf.arg, what, why);
+}
+
+/* The front end left. */
+static void left(struct vhost_port *vp)
+{
+	say(vp, LOG_LVL_INFO, "front end", "disconnected");
+	vp->retry_ms = RETRY_MIN_MS;
+	hang_up(vp);
+	wait_for_front_end(vp);
+}
+
+/* It, or its guest, broke a rule. */
+static void fault(struct vhost_port *vp, const char *why)
+{
+	say(vp, LOG_LVL_ERROR, "closed its front end:", why);
+	/* One that comes back at once with the same fault is not asked at once again. */
+	vp->retry_ms *= 2;
+	for (unsigned int i = 0; i < VU_MAX_RINGS; i++) {
+		const struct vu_ring *r = &vp->dev.ring[i];
+
+		if (r->vring && vring_broken(r->vring))
+			vhost_signal(r->err);
+	}
+	hang_up(vp);
+	/* The control thread is this counter's writer. */
+	stat_add(&vp->p.queue[0]->stats.faults, 1);
+	wait_for_front_end(vp);
+}
+
+static void on_trouble(void *arg, uint32_t events)
+{
+	struct vhost_port *vp = arg;
+	const char *why;
+	uint64_t n;
+
+	if (read(vp->trouble_fd, &n, sizeof(n)) < 0 || vp->conn_fd < 0)
+		return;
+	vhost_quiet(vp);
+	why = vu_dev_broken(&vp->dev);
+	for (unsigned int i = 0; !why && i < vp->p.nqueues; i++)
+		why = vhost_queue_of(vp, i)->trouble;
+	/* The front end that had it may have left since, and another one come. */
+	if (why)
+		fault(vp, why);
+	else
+		vhost_go(vp);
+}
+
+/* Descriptors that came with a part of the message. Return: false: more than can be */
+static bool take_fds(struct vu_msg *m, struct msghdr *msg)
+{
+	bool ok = !(msg->msg_flags & MSG_CTRUNC);
+
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+		unsigned int n =
+			(unsigned int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (unsigned int i = 0; i < n; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
+			if (m->nfds < VU_MAX_FDS) {
+				m->fd[m->nfds++] = fd;
+			} else {
+				close(fd);
+				ok = false;
+			}
+		}
+	}
+	return ok;
+}
+
+/*
+ * Read what there is of the message, and no byte of the next one: its descriptors
+ * would come along. Return: 1: complete, 0: not yet, -errno; -ENODATA: the end
+ */
+static int read_message(struct vhost_port *vp)
+{
+	for (;;) {
+		bool in_hdr = vp->got < VU_HDR_SIZE;
+		uint32_t want = in_hdr ? VU_HDR_SIZE : VU_HDR_SIZE + vp->msg.size;
+		union {
+			char buf[CMSG_SPACE(VU_MAX_FDS * sizeof(int))];
+			struct cmsghdr align;
+		} control;
+		struct iovec iov = {
+			.iov_base = in_hdr ? vp->hdr + vp->got
+					   : vp->msg.payload + (vp->got - VU_HDR_SIZE),
+			.iov_len = want - vp->got,
+		};
+		struct msghdr msg = {
+			.msg_iov = &iov,
+			.msg_iovlen = 1,
+			.msg_control = control.buf,
+			.msg_controllen = sizeof(control.buf),
+		};
+		ssize_t n;
+
+		if (vp->got == want)
+			return 1;
+		n = recvmsg(vp->conn_fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+		if (n < 0)
+			return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+		if (!take_fds(&vp->msg, &msg)) {
+			strcpy(vp->dev.why, "more descriptors than a message can have");
+			return -EPROTO;
+		}
+		if (!n)
+			return -ENODATA;
+		vp->got += (uint32_t)n;
+		if (in_hdr && vp->got == VU_HDR_SIZE) {
+			int err = vu_msg_header(&vp->dev, &vp->msg, vp->hdr);
+
+			if (err)
+				return err;
+		}
+	}
+}
+
+static int send_reply(struct vhost_port *vp, const struct vu_reply *r)
+{
+	if (!r->len || send(vp->conn_fd, r->buf, r->len, MSG_DONTWAIT | MSG_NOSIGNAL) ==
+			       (ssize_t)r->len)
+		return 0;
+	strcpy(vp->dev.why, "it does not read replies");
+	return -EIO;
+}
+
+static void on_message(void *arg, uint32_t events)
+{
+	struct vhost_port *vp = arg;
+	int err = 1;
+
+	for (unsigned int i = 0; i < MSG_BUDGET; i++) {
+		struct vu_reply r;
+
+		vp->dev.why[0] = '\0';
+		err = read_message(vp);
+		if (err <= 0)
+			break;
+		vp->got = 0;
+		err = vu_handle(&vp->dev, &vp->msg, &r);
+		if (!err && vp->dev.why[0])
+			say(vp, LOG_LVL_WARN, "refused", vp->dev.why);
+		if (!err)
+			err = send_reply(vp, &r);
+		if (err)
+			break;
+	}
+	if (err == -ENODATA || err == -ECONNRESET)
+		left(vp);
+	else if (err < 0)
+		fault(vp, vp->dev.why[0] ? vp->dev.why : strerror(-err));
+}
+
+/* ---- who is there --------------------------------------------------------------- */
+
+static void connected(struct vhost_port *vp, int fd)
+{
+	int err;
+
+	vp->conn_fd = fd;
+	vp->got = 0;
+	err = loop_watch(vp->env->loop, fd, EPOLLIN, on_message, vp, &vp->conn_watch);
+	if (err) {
+		fault(vp, strerror(-err));
+		return;
+	}
+	say(vp, LOG_LVL_INFO, "front end", "connected");
+}
+
+static void on_listen(void *arg, uint32_t events)
+{
+	struct vhost_port *vp = arg;
+	int fd = accept4(vp->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0)
+		return;
+	loop_unwatch(vp->env->loop, vp->listen_watch);
+	vp->listen_watch = NULL;
+	connected(vp, fd);
+}
+
+static void arm(struct vhost_port *vp, unsigned int ms)
+{
+	const struct itimerspec t = { .it_value = { .tv_sec = ms / 1000,
+						    .tv_nsec = ms % 1000 * 1000000L } };
+
+	timerfd_settime(vp->timer_fd, 0, &t, NULL);
+}
+
+static void on_timer(void *arg, uint32_t events)
+{
+	struct vhost_port *vp = arg;
+	uint64_t n;
+	int fd;
+
+	if (read(vp->timer_fd, &n, sizeof(n)) < 0 || vp->conn_fd >= 0)
+		return;
+	if (!vhost_sock_connect(vp->conf.arg, &fd)) {
+		connected(vp, fd);
+		return;
+	}
+	vp->retry_ms = vp->retry_ms * 2 < RETRY_MAX_MS ? vp->retry_ms * 2 : RETRY_MAX_MS;
+	arm(vp, vp->retry_ms);
+}
+
+/* Nobody is connected. */
+static void wait_for_front_end(struct vhost_port *vp)
+{
+	int err;
+
+	if (vp->conf.client) {
+		if (vp->retry_ms > RETRY_MAX_MS)
+			vp->retry_ms = RETRY_MAX_MS;
+		arm(vp, vp->retry_ms);
+		return;
+	}
+	err = loop_watch(vp->env->loop, vp->listen_fd, EPOLLIN, on_listen, vp,
+			 &vp->listen_watch);
+	if (err)
+		log_err("vhost-user %s: takes no front end any more: %s", vp->conf.arg,
+			strerror(-err));
+}
+
+int vhost_conn_open(struct vhost_port *vp)
+{
+	struct loop *l = vp->env->loop;
+	int err;
+
+	vp->trouble_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (vp->trouble_fd < 0)
+		return -errno;
+	err = loop_watch(l, vp->trouble_fd, EPOLLIN, on_trouble, vp, &vp->trouble_watch);
+	if (err)
+		return err;
+	if (!vp->conf.client) {
+		err = vhost_sock_listen(vp->conf.arg, &vp->listen_fd);
+		if (!err)
+			wait_for_front_end(vp);
+		return err;
+	}
+	vp->retry_ms = RETRY_MIN_MS;
+	vp->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (vp->timer_fd < 0)
+		return -errno;
+	err = loop_watch(l, vp->timer_fd, EPOLLIN, on_timer, vp, &vp->timer_watch);
+	if (!err)
+		wait_for_front_end(vp);
+	return err;
+}
+
+void vhost_conn_close(struct vhost_port *vp)
+{
+	struct loop *l = vp->env->loop;
+	const int fds[] = { vp->listen_fd, vp->timer_fd, vp->trouble_fd };
+
+	if (vp->p.queue)
+		hang_up(vp);
+	loop_unwatch(l, vp->listen_watch);
+	loop_unwatch(l, vp->timer_watch);
+	loop_unwatch(l, vp->trouble_watch);
+	if (vp->listen_fd >= 0)
+		unlink(vp->conf.arg);
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+}
