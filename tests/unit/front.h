@@ -9,7 +9,7 @@
 #ifndef GN_TEST_FRONT_H
 #define GN_TEST_FRONT_H
 
-#include "../../user/daemon/loop.h"
+#include "../../user/lib/loop.h"
 #include "../../user/daemon/vhost/vu_proto.h"
 #include "driver.h"
 

@@ -9,7 +9,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "../../user/daemon/loop.h"
+#include "../../user/lib/loop.h"
 
 struct end {
 	struct loop *loop;

@@ -24,7 +24,7 @@
 #include <unistd.h>
 
 #include "ctl.h"
-#include "unix_path.h"
+#include "../lib/unix_path.h"
 #include "../lib/log.h"
 
 #define STALL_MS    2000

@@ -16,7 +16,7 @@
 
 #include "agg.h"
 #include "gso.h"
-#include "loop.h"
+#include "../lib/loop.h"
 #include "mbuf.h"
 
 #define PORT_MAX_IOV   (AGG_MAX_BUFS + 1) /* virtio-net header and a chain */

@@ -8,7 +8,7 @@
  */
 #include <time.h>
 
-#include "clock.h"
+#include "../lib/clock.h"
 #include "flood.h"
 #include "mirror.h"
 #include "rx.h"

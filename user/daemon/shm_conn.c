@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #include "shm_conn.h"
-#include "unix_path.h"
+#include "../lib/unix_path.h"
 #include "../lib/log.h"
 
 #define SOCKET_MODE 0600

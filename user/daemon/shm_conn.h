@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-#include "loop.h"
+#include "../lib/loop.h"
 #include "shm_ring.h"
 #include "umem.h"
 

@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "clock.h"
+#include "../lib/clock.h"
 #include "flood.h"
 #include "rx.h"
 #include "stat.h"

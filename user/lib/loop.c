@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-/* loop: epoll and callbacks. Contract in loop.h; control thread. */
+/* loop: epoll and callbacks. Contract in loop.h; one thread. */
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/epoll.h>

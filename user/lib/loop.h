@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * loop: the control thread's event loop.
+ * loop: an event loop on one thread.
  *
- * Whoever has a descriptor that becomes readable on the control thread registers it
- * here: signals, the control socket, the message sockets of vhost-user ports. One
- * thread; callbacks may add and remove watches, their own included.
+ * Whoever has a descriptor that becomes readable on that thread registers it here: in
+ * ghostnicd signals, the control socket and the message sockets of vhost-user ports, all
+ * on its control thread; in ghostmemd everything. Callbacks may add and remove watches,
+ * their own included.
  */
 #ifndef GN_LOOP_H
 #define GN_LOOP_H
@@ -27,7 +28,7 @@ void loop_destroy(struct loop *l);
  * @l:		loop
  * @fd:		descriptor; not owned
  * @events:	EPOLLIN, EPOLLOUT; EPOLLHUP and EPOLLERR come unasked
- * @ready:	called on the control thread; must not block
+ * @ready:	called on the loop's thread; must not block
  * @arg:	passed on
  * @out:	handle for loop_unwatch()
  *

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* clock: the one clock of the packet path, CLOCK_MONOTONIC in ns. Any thread. */
+/* clock: the one clock of everything that measures, CLOCK_MONOTONIC in ns. Any thread. */
 #ifndef GN_CLOCK_H
 #define GN_CLOCK_H
 
