@@ -7,7 +7,7 @@
  *
  * Sizes are in words. No allocation, no state. Plain functions: the bitmap has one user
  * at a time; *_atomic: any thread may set bits meanwhile. The widest vectors that the CPU
- * has are picked at the first call.
+ * has are picked before main().
  */
 #ifndef GN_BITMAP_H
 #define GN_BITMAP_H
@@ -76,5 +76,23 @@ uint64_t bitmap_take(uint64_t *dst, uint64_t *src, size_t words);
  * next time, and the data of a taken bit's writer is visible to the caller.
  */
 uint64_t bitmap_take_atomic(uint64_t *dst, uint64_t *src, size_t words);
+
+/**
+ * bitmap_scatter() - @dst |= @src, @also |= @src, @src = 0, in one pass
+ * @also:	NULL: only @dst
+ */
+void bitmap_scatter(uint64_t *dst, uint64_t *also, uint64_t *src, size_t words);
+
+enum bitmap_how { BITMAP_MERGE, BITMAP_TAKE, BITMAP_TAKE_ATOMIC };
+
+/**
+ * bitmap_range() - one of the above for @n bits, from bit @sfirst of @src on, which go to
+ * bit @dfirst of @dst and on; bits of @src beside them stay
+ * @how:	BITMAP_MERGE leaves @src as it is
+ *
+ * Fast if both firsts are multiples of 64. Return: bits that were set
+ */
+uint64_t bitmap_range(uint64_t *dst, uint64_t dfirst, uint64_t *src, uint64_t sfirst,
+		      uint64_t n, enum bitmap_how how);
 
 #endif

@@ -30,10 +30,15 @@ static inline uint16_t csum_add(uint16_t a, uint16_t b)
 	return (uint16_t)(s + (s >> 16));
 }
 
-/* @b is the sum of a block that starts @off bytes into the message. */
+/* What a block adds to the sum of a message, @b its own sum, @off where it starts. */
+static inline uint16_t csum_at(uint16_t b, uint32_t off)
+{
+	return off & 1 ? (uint16_t)(b << 8 | b >> 8) : b;
+}
+
 static inline uint16_t csum_add_at(uint16_t a, uint16_t b, uint32_t off)
 {
-	return csum_add(a, off & 1 ? (uint16_t)(b << 8 | b >> 8) : b);
+	return csum_add(a, csum_at(b, off));
 }
 
 static inline bool csum_equal(uint16_t a, uint16_t b)

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /* loop: epoll and callbacks. Contract in loop.h; one thread. */
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "loop.h"
 
 #define MAX_EVENTS 16
@@ -19,6 +21,7 @@ struct loop_watch {
 struct loop {
 	int epfd;
 	bool stopping;
+	uint64_t spin_ns;
 	struct loop_watch *watches;
 	/* Removed in this round: events already fetched may still name them. */
 	struct loop_watch *removed;
@@ -99,13 +102,32 @@ void loop_unwatch(struct loop *l, struct loop_watch *w)
 	l->removed = w;
 }
 
+void loop_set_spin(struct loop *l, unsigned int us)
+{
+	l->spin_ns = us * 1000ull;
+}
+
+static int wait_events(struct loop *l, struct epoll_event *ev)
+{
+	uint64_t end = l->spin_ns ? clock_ns() + l->spin_ns : 0;
+
+	while (end && clock_ns() < end) {
+		int n = epoll_wait(l->epfd, ev, MAX_EVENTS, 0);
+
+		if (n)
+			return n;
+		sched_yield();
+	}
+	return epoll_wait(l->epfd, ev, MAX_EVENTS, -1);
+}
+
 int loop_run(struct loop *l)
 {
 	struct epoll_event ev[MAX_EVENTS];
 
 	l->stopping = false;
 	while (!l->stopping) {
-		int n = epoll_wait(l->epfd, ev, MAX_EVENTS, -1);
+		int n = wait_events(l, ev);
 
 		if (n < 0 && errno != EINTR)
 			return -errno;

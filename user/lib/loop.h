@@ -42,6 +42,10 @@ int loop_watch(struct loop *l, int fd, uint32_t events,
  * fine */
 void loop_unwatch(struct loop *l, struct loop_watch *w);
 
+/** loop_set_spin() - poll for @us microseconds after each event before sleeping; 0, as at
+ * first: sleep at once. Others may have the CPU meanwhile */
+void loop_set_spin(struct loop *l, unsigned int us);
+
 /** loop_run() - serve until loop_stop(). Return: 0, -errno */
 int loop_run(struct loop *l);
 

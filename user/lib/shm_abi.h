@@ -7,26 +7,26 @@
  * struct gn_shm_hello; if its error is 0, one struct gn_shm_queue per queue follows, each
  * with SCM_RIGHTS descriptors in this order: the ring memory (memfd, to be mapped shared,
  * read-write), the queue's doorbell (a socket), and, if umem_size is not 0, the packet
- *memory (memfd, read-only). Nothing more is said on the connection; either side ends the
- *port by closing it.
+ * memory (memfd, read-only). Nothing more is said on the connection; either side ends the
+ * port by closing it.
  *
  * Ring memory of a queue: struct gn_shm_ctl, then at the offsets that gn_shm_queue names
  *
  *	pkts	struct gn_shm_pkt[ring_size]	daemon to client: packets, in order
  *	segs	struct gn_shm_seg[ring_size]	daemon to client: their address lists,
  *						packet by packet
- *	rets	__u32[ring_size]		client to daemon: ids of packets given
- *back data	bytes				daemon's: where copied packets lie tx
- *bytes, tx_size			client to daemon: frames
+ *	rets	__u32[ring_size]		client to daemon: ids of packets given back
+ *	data	bytes				daemon's: where copied packets lie
+ *	tx	bytes, tx_size			client to daemon: frames
  *
  * Positions are free running, their entry is position modulo size, sizes are powers of
- *two. There are never more packets or segments out than ring_size, so neither side needs
- *to tell the other how far it has read; tx, where it matters, has tx_cons.
+ * two. There are never more packets or segments out than ring_size, so neither side needs
+ * to tell the other how far it has read; tx, where it matters, has tx_cons.
  *
  * Each side writes its own fields only, keeps its own copies of them, and reads the
- *other's once and checks before use. A doorbell is a byte on the queue's socket, not an
- *eventfd: whether a write to an eventfd blocks is a property of the description that both
- *sides share, so the one could stop the other.
+ * other's once and checks before use. A doorbell is a byte on the queue's socket, not an
+ * eventfd: whether a write to an eventfd blocks is a property of the description that both
+ * sides share, so the one could stop the other.
  */
 #ifndef GN_SHM_ABI_H
 #define GN_SHM_ABI_H

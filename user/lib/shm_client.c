@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fds.h"
 #include "ghostnic.h"
 #include "shm_abi.h"
 
@@ -84,47 +85,19 @@ static int open_conn(const char *path, int timeout_ms)
 /* One message, with at most @nfds descriptors. Return: their number, -errno */
 static int recv_msg(int conn, void *msg, size_t len, int *fd, unsigned int nfds)
 {
-	struct iovec iov = { msg, len };
-	union {
-		struct cmsghdr align;
-		char buf[CMSG_SPACE(GN_SHM_QUEUE_FDS * sizeof(int))];
-	} control;
-	struct msghdr mh = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = &control,
-		.msg_controllen = sizeof(control),
-	};
-	unsigned int n = 0;
+	struct fds l = { .fd = fd, .max = nfds };
 	ssize_t got;
 
 	do {
-		got = recvmsg(conn, &mh, MSG_WAITALL | MSG_CMSG_CLOEXEC);
-	} while (got < 0 && errno == EINTR);
+		got = fds_recv(conn, msg, len, &l, MSG_WAITALL);
+	} while (got == -EINTR);
 	if (got < 0)
-		return errno == EAGAIN	     ? -ETIMEDOUT
-		       : errno == ECONNRESET ? -EPIPE
-					     : -errno;
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(&mh); c; c = CMSG_NXTHDR(&mh, c)) {
-		unsigned int k =
-			(unsigned int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (unsigned int i = 0; i < k; i++) {
-			int f;
-
-			memcpy(&f, CMSG_DATA(c) + i * sizeof(int), sizeof(f));
-			if (n < nfds)
-				fd[n++] = f;
-			else
-				close(f);
-		}
-	}
-	if (got == (ssize_t)len && !(mh.msg_flags & MSG_CTRUNC))
-		return (int)n;
-	while (n)
-		close(fd[--n]);
+		return got == -EAGAIN	    ? -ETIMEDOUT
+		       : got == -ECONNRESET ? -EPIPE
+					    : (int)got;
+	if (got == (ssize_t)len && !l.lost)
+		return (int)l.n;
+	fds_close(&l);
 	return got == 0 ? -EPIPE : -EPROTO;
 }
 

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * sanitizer: is this built with the address or thread sanitizer? GN_SANITIZED is 1 then, else
+ * 0. Their run time forks, traces and has threads of its own, which a system call filter
+ * or a fork()ed child without exec has to allow for.
+ */
+#ifndef GN_SANITIZER_H
+#define GN_SANITIZER_H
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) /* gcc */
+#define GN_SANITIZED 1
+#elif defined(__has_feature) /* clang */
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define GN_SANITIZED 1
+#endif
+#endif
+#ifndef GN_SANITIZED
+#define GN_SANITIZED 0
+#endif
+
+#endif
