@@ -33,14 +33,12 @@ struct {
 } XDP_RUN_CONFIG(ghostnic);
 
 /*
- * The instance that a frame is for. A CPU asks the map once per generation of it (struct
+ * The instance that a frame is for. A CPU asks the map once per @generation of it (struct
  * gn_config), read first: what a change overtakes is remembered as of before it.
  */
 static __always_inline bool find_instance(const struct frame *f, struct cpu *c,
-					  const struct gn_config *conf,
-					  struct gn_instance *in)
+					  __u32 generation, struct gn_instance *in)
 {
-	__u32 generation = *(const volatile __u32 *)&conf->generation;
 	const struct gn_instance *found;
 	struct known *k;
 	__u64 key;
@@ -89,39 +87,71 @@ static __always_inline enum gn_class classify(const struct gn_meta *m, struct wo
 	return GN_CLASS_CONTINUE;
 }
 
-/* Parse @f and fill f->meta. */
-static __always_inline void describe(struct frame *f, struct cpu *c,
-				     const struct gn_config *conf,
-				     const struct gn_instance *in)
+/* Look at the frame, from the start, also for the verifier. Return: false: no Ethernet
+ * header */
+static __always_inline bool load_frame(struct frame *f, const struct xdp_md *ctx)
 {
-	struct gn_meta *m = f->meta;
-	struct work *w = &c->work;
+	asm volatile("" : : : "memory");
+	f->data = (void *)(long)ctx->data;
+	f->end = (void *)(long)ctx->data_end;
+	return f->data + ETH_HLEN <= f->end;
+}
+
+/*
+ * Parse the frame and fill c->meta. Global, so that the verifier takes the ways through
+ * the parser by themselves, and not once more for each way to it (ident_key()).
+ *
+ * Return: 0
+ */
+__attribute__((noinline)) int describe(struct xdp_md *ctx, struct cpu *c,
+				       const struct gn_instance *in)
+{
+	const struct gn_config *conf;
 	enum gn_class class;
 	enum parsed got;
+	struct gn_meta *m;
+	struct work *w;
 	struct slot *s;
-	__u32 index;
+	struct frame f;
+	__u32 index = 0;
 
+	conf = bpf_map_lookup_elem(&config, &index);
+	if (!c || !in || !conf)
+		return 0;
+	m = &c->meta;
+	w = &c->work;
 	*m = (struct gn_meta){ .magic = GN_META_MAGIC,
 			       .instance = in->id,
 			       .class = GN_CLASS_ALONE };
-	got = parse_l3(f, w);
+	f.meta = m;
+	f.len = bpf_xdp_get_buff_len(ctx);
+	if (!load_frame(&f, ctx) || !parse_tags(&f))
+		return 0;
+	got = parse_l3(&f, w);
 	if (got == PARSED_NOTHING)
-		return;
-	w->id.w.tuple[0] = IDENT_PORTS(LOAD32(f->l4), in->id, f->proto, w->flags);
+		return 0;
+	/* Forget what was learned on the way, so that all ways here are one. */
+	if (!load_frame(&f, ctx))
+		return 0;
+	got = parse_l4(&f, w);
+	if (got == PARSED_NOTHING)
+		return 0;
+	w->id.w.tuple[0] = IDENT_PORTS(LOAD32(f.l4), in->id, w->proto, w->flags);
 	m->flow = ident_flow(&w->id, conf);
 	if (got != PARSED_ALL)
-		return;
+		return 0;
 	class = classify(m, w, in);
 	if (class == GN_CLASS_ALONE)
-		return;
+		return 0;
 	index = m->flow % IDENT_SLOTS;
 	s = bpf_map_lookup_elem(&slots, &index);
 	if (!s)
-		return;
-	w->id.w.fixed[0] = LOAD64(f->data);
+		return 0;
+	w->id.w.fixed[0] = LOAD64(f.data);
 	ident_key(&w->id, s, &c->runs);
 	m->class = class;
 	m->key = s->run;
+	return 0;
 }
 
 /*
@@ -157,9 +187,10 @@ static __always_inline struct gn_stream *stream_of(const struct xdp_md *ctx, __u
 	return bpf_map_lookup_elem(&stream, &queue);
 }
 
-/* The next record of the queue's stream, with a tag that names it. NULL: there is none.
- */
-static __always_inline struct gn_meta *take_record(struct xdp_md *ctx, __u32 conf)
+/* The next record of the queue's stream, with a tag that names it. NULL: there is none;
+ * else @seq is its number. */
+static __always_inline struct gn_stream *take_record(struct xdp_md *ctx, __u32 conf,
+						     __u32 *number)
 {
 	struct gn_stream *s = stream_of(ctx, conf);
 	__u32 seq;
@@ -167,12 +198,18 @@ static __always_inline struct gn_meta *take_record(struct xdp_md *ctx, __u32 con
 	if (unlikely(!s))
 		return NULL;
 	seq = s->prod + s->gap;
-	if (seq - *(volatile __u32 *)&s->cons >= GN_STREAM_SIZE ||
-	    !put_tag(ctx, GN_META_MAGIC_STREAM, seq))
+	/* The daemon's line is looked at when it has to be. */
+	if (unlikely(seq - s->cons_seen >= GN_STREAM_ROOM)) {
+		s->cons_seen = *(volatile __u32 *)&s->cons;
+		if (seq - s->cons_seen >= GN_STREAM_ROOM)
+			return NULL;
+	}
+	if (!put_tag(ctx, GN_META_MAGIC_STREAM, seq))
 		return NULL;
 	s->gap = 0;
 	s->prod = seq + 1;
-	return &s->rec[seq % GN_STREAM_SIZE];
+	*number = seq;
+	return s;
 }
 
 /* By field, as it was written: a load wider than a store still on its way stalls. */
@@ -192,6 +229,24 @@ static __always_inline void copy_meta(struct gn_meta *dst, const struct gn_meta 
 	dst->l4_off = m->l4_off;
 	dst->l4_len = m->l4_len;
 	dst->class = m->class;
+}
+
+/* @m into record prod - 1. */
+static __always_inline void put_record(struct gn_stream *s, const struct gn_meta *m)
+{
+	__u32 seq = s->prod - 1;
+	struct gn_next *next = &s->next[seq % GN_STREAM_SIZE];
+	__u16 step = m->ip_id - s->last_id;
+	bool tcp = m->flags & GN_F_TCP;
+
+	if (m->key && goes_on(s, seq, m->key, m->seq, step)) {
+		put_next(next, m->payload_len, m->payload_sum, m->flags, step, m->class);
+	} else {
+		copy_meta(whole_record(s, next), m, GN_META_MAGIC);
+	}
+	s->last_key = tcp ? m->key : 0;
+	s->next_seq = m->seq + m->payload_len;
+	s->last_id = m->ip_id;
 }
 
 /* @m into the metadata area. Return: false if there is no room */
@@ -230,15 +285,16 @@ static __always_inline bool put_meta(struct xdp_md *ctx, const struct cpu *c, __
 	struct gn_stream *s = stream_of(ctx, conf);
 	const struct gn_meta *m = &c->meta;
 
-	if (s && likely(c->tagged)) {
-		copy_meta(&s->rec[(s->prod - 1) % GN_STREAM_SIZE], m, GN_META_MAGIC);
+	if (s && c->tagged) {
+		put_record(s, m);
 		return true;
 	}
 	/* Of a frame without a tag, the stream's reader must not think that it has one.
 	 */
-	if (s)
+	if (s) {
 		s->gap = GN_STREAM_GAP;
-	else if (!(conf & GN_CONFIG_INBAND) && put_front(ctx, m))
+		s->last_key = 0;
+	} else if (!(conf & GN_CONFIG_INBAND) && put_front(ctx, m))
 		return true;
 	if (!put_inband(ctx, m)) {
 		count(cnt, GN_CNT_DROP_META);
@@ -250,26 +306,19 @@ static __always_inline bool put_meta(struct xdp_md *ctx, const struct cpu *c, __
 	return true;
 }
 
-/* Look at the frame, from the start, also for the verifier. Return: false: no Ethernet
- * header */
-static __always_inline bool load_frame(struct frame *f, const struct xdp_md *ctx)
-{
-	asm volatile("" : : : "memory");
-	f->data = (void *)(long)ctx->data;
-	f->end = (void *)(long)ctx->data_end;
-	return f->data + ETH_HLEN <= f->end;
-}
-
 SEC("xdp.frags")
 int ghostnic(struct xdp_md *ctx)
 {
 	const struct gn_config *conf;
+	__u32 zero = 0, generation, seq = 0;
 	struct gn_counters *cnt;
 	struct gn_instance in;
-	__u32 zero = 0;
-	struct cpu *c;
-	struct gn_meta *rec;
+	struct gn_stream *s;
+	struct segment g;
+	struct gn_meta *m;
 	struct frame f;
+	struct cpu *c;
+	bool known, verify;
 
 	cnt = bpf_map_lookup_elem(&counters, &zero);
 	conf = bpf_map_lookup_elem(&config, &zero);
@@ -283,23 +332,32 @@ int ghostnic(struct xdp_md *ctx)
 		count(cnt, GN_CNT_PASS_MALFORMED);
 		return XDP_PASS;
 	}
-	if (LOAD8(f.data) & 1) {
-		count(cnt, GN_CNT_PASS_MULTICAST);
-		return XDP_PASS;
-	}
-	if (!parse_tags(&f)) {
-		count(cnt, GN_CNT_PASS_MALFORMED);
-		return XDP_PASS;
-	}
-	if (!find_instance(&f, c, conf, &in)) {
-		count(cnt, GN_CNT_PASS_OTHER);
-		return XDP_PASS;
+	f.len = bpf_xdp_get_buff_len(ctx);
+	generation = *(const volatile __u32 *)&conf->generation;
+	known = recognise(&f, conf, generation, &g);
+	if (known) {
+		in = g.k->in;
+	} else {
+		/* Forget what was learned on the way, so that all ways here are one. */
+		if (!load_frame(&f, ctx))
+			return XDP_PASS;
+		if (LOAD8(f.data) & 1) {
+			count(cnt, GN_CNT_PASS_MULTICAST);
+			return XDP_PASS;
+		}
+		if (!parse_tags(&f)) {
+			count(cnt, GN_CNT_PASS_MALFORMED);
+			return XDP_PASS;
+		}
+		if (!find_instance(&f, c, generation, &in)) {
+			count(cnt, GN_CNT_PASS_OTHER);
+			return XDP_PASS;
+		}
 	}
 
 	/* Can AF_XDP take it? Asked before anything is changed, so that there is nothing
 	 * to undo for the host: bpf_redirect_map() only notes a target, and returns its
 	 * flags when the queue has none. */
-	f.len = bpf_xdp_get_buff_len(ctx);
 	if (f.len > conf->max_frame) {
 		count(cnt, GN_CNT_PASS_OVERSIZE);
 		return XDP_PASS;
@@ -309,32 +367,30 @@ int ghostnic(struct xdp_md *ctx)
 		return XDP_PASS;
 	}
 
-	/* What is it? What is soon said goes into a record at once, for the rest that is
-	 * too many ways through the parser for the verifier. */
-	rec = take_record(ctx, conf->flags);
-	c->tagged = !!rec;
-	f.meta = rec ? rec : &c->meta;
-	if (!load_frame(&f, ctx))
-		return XDP_PASS;
-	if (!describe_next(&f, conf, &in)) {
-		rec = NULL;
-		f.meta = &c->meta;
-		/* Forget what was learned on the way, so that all ways here are one. */
-		if (!load_frame(&f, ctx))
-			return XDP_PASS;
-		describe(&f, c, conf, &in);
+	/* What is it? */
+	s = take_record(ctx, conf->flags, &seq);
+	c->tagged = !!s;
+	m = &c->meta;
+	verify = conf->flags & GN_CONFIG_VERIFY && !(in.flags & GN_INSTANCE_READS);
+	if (!known) {
+		describe(ctx, c, &in);
+		learn(ctx, m, &in, generation);
+	} else if (!s || verify) {
+		put_segment(m, &g);
+	}
+	if (verify && m->class != GN_CLASS_ALONE &&
+	    !(m->flags & (GN_F_CSUM_PARTIAL | GN_F_CSUM_NONE)) && payload_good(ctx, m)) {
+		m->flags |= GN_F_CSUM_GOOD;
+		if (known)
+			g.flags |= GN_F_CSUM_GOOD;
 	}
 
-	if (conf->flags & GN_CONFIG_VERIFY && f.meta->class != GN_CLASS_ALONE &&
-	    !(f.meta->flags & (GN_F_CSUM_PARTIAL | GN_F_CSUM_NONE)) &&
-	    payload_good(f.data + f.meta->l4_off + f.meta->l4_len, f.end,
-			 f.meta->payload_len, f.meta->payload_sum))
-		f.meta->flags |= GN_F_CSUM_GOOD;
-
-	if (!rec) {
+	if (known && s) {
+		record_segment(s, seq, &g);
+	} else {
 		if (!put_meta(ctx, c, conf->flags, cnt))
 			return XDP_DROP;
-		if (c->meta.class == GN_CLASS_ALONE) {
+		if (m->class == GN_CLASS_ALONE) {
 			count(cnt, GN_CNT_ALONE);
 			count_detail(cnt, c->work.why);
 		}

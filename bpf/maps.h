@@ -67,6 +67,39 @@ struct known {
 	struct gn_instance in;
 };
 
+#define KNOWN_TCP_BITS 11 /* of the number of entries */
+
+/* A segment of a connection, and what is known of those like it (fast.h). Its bytes are
+ * as in memory. */
+struct known_tcp {
+	__u64 eth[2]; /* the frame's first 16 bytes */
+	__u64 addrs;
+	__u64 ack; /* to the window, without PSH and FIN */
+	__u64 run; /* gn_meta.key */
+	__u32 ttl; /* fragment offset to protocol */
+	__u32 ports;
+	__u32 generation; /* as struct known */
+	__u16 urgent;
+	__u8 l4_len, hdr_len; /* bytes: TCP header; IP and TCP header */
+	__u16 ip_sum;	      /* of the IP header but length, identification, checksum */
+	__u16 pseudo_sum;     /* of the pseudo header but length */
+	__u16 tcp_sum;	      /* of the TCP header but sequence, PSH, FIN, checksum */
+	__u8 partial;	      /* 1: GN_F_CSUM_PARTIAL */
+	__u8 l3_off;
+	__u32 flow; /* gn_meta.flow */
+	struct gn_instance in;
+	__u32 type; /* with a tag: EtherType behind it, to TOS */
+	__u32 opt_tail;
+	__u64 opt; /* with options */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1 << KNOWN_TCP_BITS);
+	__type(key, __u32);
+	__type(value, struct known_tcp);
+} known_tcps SEC(".maps");
+
 /* What a CPU keeps to itself. */
 struct cpu {
 	struct work work;    /* of one frame: too much to clear on the stack each time */

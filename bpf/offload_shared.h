@@ -13,7 +13,7 @@
 
 #include <linux/types.h>
 
-#define GN_ABI 1
+#define GN_ABI 2
 
 /* First field of struct gn_meta. INBAND: the driver has no metadata room, so
  * the struct is the first GN_META_SIZE bytes of the frame instead. */
@@ -28,6 +28,8 @@
 /* Records of a queue, a power of two; more than its RX ring has entries. */
 #define GN_STREAM_SIZE 8192
 #define GN_STREAM_GAP  1024 /* records; more than a reader takes at once */
+/* A reader of one record begins so many before it at the most; a power of two. */
+#define GN_STREAM_EVERY 64
 
 #define GN_MAX_INSTANCES      1024 /* per interface */
 #define GN_MAX_QUEUES	      64   /* entries of the XSKMAP */
@@ -43,6 +45,9 @@ enum gn_class {
 	GN_CLASS_CONTINUE, /* may join a chain or head one */
 	GN_CLASS_CLOSE,	   /* may join a chain, which then ends (PSH, FIN) */
 };
+
+/* gn_next.class: all of it is in gn_stream.rec[gn_next.payload_len]. */
+#define GN_NEXT_WHOLE 0xff
 
 /* gn_meta.flags */
 #define GN_F_TCP  (1U << 0)
@@ -85,18 +90,37 @@ struct gn_meta {
 };
 
 /*
+ * Metadata of a TCP segment, said by that of the record before it: the same but for what
+ * stands here, seq, which is the one before's plus its payload_len, and ip_id.
+ */
+struct gn_next {
+	__u16 payload_len; /* these as in struct gn_meta */
+	__u16 payload_sum;
+	__u16 flags;
+	__u8 id_step; /* ip_id minus the one before's */
+	__u8 class;   /* enum gn_class, or GN_NEXT_WHOLE */
+};
+
+/*
  * A queue's stream of metadata. Where frames cross from the CPU of the driver's receive
  * loop to the worker's, a cache line read by the one is a line the other has to
  * fetch back before it writes it again. In front of the frames that is a line per frame;
- * here records lie side by side, two to a line, in the order of the frames.
+ * here records lie side by side, in the order of the frames, and are short: most
+ * segments follow one of their own flow, and then eight bytes say what is new. So eight
+ * frames share a line, and one more is for the frame that something else begins with.
+ *
+ * Record n is next[n % GN_STREAM_SIZE]; if that says GN_NEXT_WHOLE, payload_len there is
+ * its place in rec[], whose entries are used in turn. It is whole if n is a multiple of
+ * GN_STREAM_EVERY, if it is not the next segment of the connection that record n - 1 is
+ * of, and if there is no record n - 1.
  *
  * Map "stream" is an mmapable array, one entry per queue. XDP writes record number
  * prod, leaves its number in front of the frame (struct gn_tag), then counts prod; it
  * runs on one CPU at a time per queue, which is so in native mode only (the loader sets
  * GN_CONFIG_STREAM there). A frame that is lost behind the program (full RX ring) leaves
- * a record that no frame names.
+ * a record that no frame names, but that those behind it may continue.
  *
- * XDP never runs more than GN_STREAM_SIZE ahead of cons, which the daemon moves. When it
+ * XDP never runs more than GN_STREAM_ROOM ahead of cons, which the daemon moves. When it
  * would, struct gn_meta goes into the frame, and the tag, FULL, tells prod: everything
  * before it belongs to frames before this one, so the daemon, which has taken those, sets
  * cons to it. Nothing else would move cons when all the records are of lost frames.
@@ -108,17 +132,26 @@ struct gn_meta {
  *
  * Ordering: the record is written before the frame's descriptor is, on the same CPU, and
  * the kernel publishes descriptors with a release that the reader of the RX ring
- * acquires. The daemon's release of cons pairs with XDP's use of it: records are
- * overwritten only after they were read.
+ * acquires. The daemon's release of cons pairs with XDP's use of it: records from
+ * cons - GN_STREAM_EVERY on are not overwritten.
  */
 struct gn_stream {
-	__u32 prod; /* XDP: records written, free running */
-	__u32 gap;  /* XDP: numbers to skip before the next one */
-	__u32 pad0[14];
-	__u32 cons; /* daemon: records before this one may be overwritten */
+	/* XDP's, but that a daemon begins at prod: */
+	__u32 prod;	 /* records written, free running */
+	__u32 gap;	 /* numbers to skip before the next one */
+	__u32 cons_seen; /* cons, when XDP last had to look */
+	__u32 next_seq;	 /* of record prod - 1: seq + payload_len */
+	__u64 last_key;	 /* of record prod - 1; 0: nothing continues it */
+	__u16 last_id;	 /* of record prod - 1: ip_id */
+	__u16 whole;	 /* entry of rec[] to use next */
+	__u16 pad0[18];
+	__u32 cons; /* daemon: records before this one are done with */
 	__u32 pad1[15];
+	struct gn_next next[GN_STREAM_SIZE];
 	struct gn_meta rec[GN_STREAM_SIZE];
 };
+
+#define GN_STREAM_ROOM (GN_STREAM_SIZE - GN_STREAM_EVERY)
 
 /* In the metadata area, ending where the frame begins. */
 struct gn_tag {
@@ -134,10 +167,12 @@ struct gn_instance_key {
 	__be16 vlan; /* VLAN identifier without PCP and DEI; 0: untagged */
 };
 
-/* gn_instance.flags: what the instance's port takes as one GSO frame */
+/* gn_instance.flags: what the instance's port takes as one GSO frame, and */
 #define GN_INSTANCE_TSO4 (1U << 0)
 #define GN_INSTANCE_TSO6 (1U << 1)
 #define GN_INSTANCE_USO	 (1U << 2)
+/* The worker reads every payload anyway: it verifies them, GN_CONFIG_VERIFY or not. */
+#define GN_INSTANCE_READS (1U << 3)
 
 /* Value of map "instances". */
 struct gn_instance {
@@ -219,7 +254,8 @@ _Static_assert(__builtin_offsetof(struct gn_meta, payload_sum) == 24, "gn_meta A
 _Static_assert(__builtin_offsetof(struct gn_meta, class) == 31, "gn_meta ABI");
 _Static_assert(sizeof(struct gn_tag) == 8, "gn_tag ABI");
 _Static_assert(__builtin_offsetof(struct gn_stream, cons) == 64, "gn_stream ABI");
-_Static_assert(__builtin_offsetof(struct gn_stream, rec) == 128, "gn_stream ABI");
+_Static_assert(__builtin_offsetof(struct gn_stream, next) == 128, "gn_stream ABI");
+_Static_assert(sizeof(struct gn_next) == 8, "gn_next ABI");
 _Static_assert(sizeof(struct gn_instance_key) == 8, "gn_instance_key ABI");
 _Static_assert(sizeof(struct gn_instance) == 4, "gn_instance ABI");
 _Static_assert(sizeof(struct gn_config) == 32, "gn_config ABI");

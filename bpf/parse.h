@@ -50,6 +50,9 @@
  * destination options header of this length does not have. */
 #define DSTOPTS_NO_HOME 16
 
+/* Bytes from the frame's start to an L4 header, at the most. */
+#define L4_OFF_MAX (ETH_HLEN + 2 * VLAN_LEN + IPV6_LEN + EXT_MAX_LEN + 8)
+
 /* How much of a frame made sense. */
 enum parsed {
 	PARSED_NOTHING, /* belongs to no flow that can be told */
@@ -69,7 +72,6 @@ struct frame {
 	__u32 ntags;
 	__u32 l3_off; /* bytes from data */
 	void *l4;
-	__u8 proto; /* IPPROTO_* */
 	struct gn_meta
 		*meta; /* what is found goes here; zeroed but for magic and instance */
 };
@@ -82,10 +84,11 @@ struct work {
 	struct ident id;
 	__u64 sum; /* of the addresses, memory byte order */
 	__u32 why; /* enum gn_counter: what keeps the frame alone; GN_CNT_RX: nothing */
-	__u32 l4_total; /* L4 header and payload by the IP length, bytes */
-	__u32 l4_off;	/* bytes from data */
-	__u16 flags;	/* gn_meta.flags so far */
-	__u16 ip_id;	/* gn_meta.ip_id */
+	__u32 l4_total;	      /* L4 header and payload by the IP length, bytes */
+	__u32 l3_off, l4_off; /* bytes from data */
+	__u32 proto;	      /* IPPROTO_* */
+	__u16 flags;	      /* gn_meta.flags so far */
+	__u16 ip_id;	      /* gn_meta.ip_id */
 	__u8 tcp_flags;
 };
 
@@ -114,6 +117,12 @@ static __always_inline __u16 sum_fold(__u64 s)
 	s = (s & 0xffff) + (s >> 16);
 	s = (s & 0xffff) + (s >> 16);
 	return s;
+}
+
+/* Likewise the sum of two numbers of 16 bits. */
+static __always_inline __u16 sum_fold_short(__u64 s)
+{
+	return (s & 0xffff) + (s >> 16);
 }
 
 static __always_inline bool is_vlan(__be16 type)
@@ -186,8 +195,7 @@ static __always_inline enum parsed parse_ipv4(struct frame *f, struct work *w)
 		if (frag & bpf_htons(IPV4_OFFSET))
 			return PARSED_NOTHING;
 	}
-	f->proto = LOAD8(ip + 9);
-	f->l4 = ip + ihl;
+	w->proto = LOAD8(ip + 9);
 	w->l4_off = f->l3_off + ihl;
 	w->l4_total = len - ihl;
 	w->sum = sum;
@@ -284,8 +292,7 @@ static __always_inline enum parsed parse_ipv6(struct frame *f, struct work *w)
 	}
 	if (off > len + IPV6_LEN)
 		return parse_malformed(w, PARSED_NOTHING);
-	f->proto = next;
-	f->l4 = ip + off;
+	w->proto = next;
 	w->l4_off = f->l3_off + off;
 	w->l4_total = len + IPV6_LEN - off;
 	a0 = LOAD64(ip + 8);
@@ -314,7 +321,7 @@ static __always_inline enum parsed parse_done(struct frame *f, struct work *w,
 					      __u32 l4_len, __u64 header, __u16 check,
 					      __u16 flags)
 {
-	__u64 pseudo = w->sum + bpf_htons(w->l4_total) + bpf_htons(f->proto);
+	__u64 pseudo = w->sum + bpf_htons(w->l4_total) + bpf_htons(w->proto);
 
 	if (flags & GN_F_CSUM_NONE) {
 		f->meta->payload_sum = 0;
@@ -328,7 +335,7 @@ static __always_inline enum parsed parse_done(struct frame *f, struct work *w,
 	w->id.w.fixed[2] |= IDENT_CSUM(flags);
 	f->meta->ip_id = w->ip_id;
 	f->meta->payload_len = w->l4_total - l4_len;
-	f->meta->l3_off = f->l3_off;
+	f->meta->l3_off = w->l3_off;
 	f->meta->l4_off = w->l4_off;
 	f->meta->l4_len = l4_len;
 	return PARSED_ALL;
@@ -415,18 +422,18 @@ static __always_inline enum parsed parse_udp(struct frame *f, struct work *w)
 }
 
 /*
- * Everything behind the tags. Fills f->meta from seq to l4_len if all of it made sense.
+ * The IP header, behind the tags.
  *
- * Return: how much of it made sense; w->why says what is wrong with it
+ * Return: PARSED_TUPLE if an L4 header of this flow follows, at w->l4_off; else
+ * PARSED_NOTHING, and w->why says what is wrong
  */
 static __always_inline enum parsed parse_l3(struct frame *f, struct work *w)
 {
-	enum parsed got;
-
 	w->why = GN_CNT_RX;
 	w->id.next = 0;
 	JOIN(f->l3_off);
 	JOIN(f->ntags);
+	w->l3_off = f->l3_off;
 	w->id.w.fixed[2] = IDENT_SHAPE(f->ntags);
 	if (unlikely(f->ntags) && f->data + ETH_HLEN + VLAN_LEN <= f->end) {
 		w->id.w.tags = LOAD32(f->data + 12);
@@ -434,19 +441,30 @@ static __always_inline enum parsed parse_l3(struct frame *f, struct work *w)
 			w->id.w.tags |= (__u64)LOAD32(f->data + 16) << 32;
 	}
 	if (likely(f->type == bpf_htons(ETH_P_IP)))
-		got = parse_ipv4(f, w);
-	else if (f->type == bpf_htons(ETH_P_IPV6))
-		got = parse_ipv6(f, w);
-	else if (is_vlan(f->type) && f->ntags < 2)
+		return parse_ipv4(f, w);
+	if (f->type == bpf_htons(ETH_P_IPV6))
+		return parse_ipv6(f, w);
+	if (is_vlan(f->type) && f->ntags < 2)
 		return parse_malformed(w, PARSED_NOTHING);
-	else
+	return PARSED_NOTHING;
+}
+
+/*
+ * What is behind the IP header. Uses nothing of @f but data, end, and meta, which it fills
+ * from seq to l4_len if all of it made sense; sets l4.
+ *
+ * Return: as parse_l3()
+ */
+static __always_inline enum parsed parse_l4(struct frame *f, struct work *w)
+{
+	__u32 off = w->l4_off;
+
+	if (off > L4_OFF_MAX) /* never; for the verifier */
 		return PARSED_NOTHING;
-	if (got == PARSED_NOTHING)
-		return got;
-	JOIN(f->proto);
-	if (likely(f->proto == IPPROTO_TCP))
+	f->l4 = f->data + off;
+	if (likely(w->proto == IPPROTO_TCP))
 		return parse_tcp(f, w);
-	if (f->proto == IPPROTO_UDP)
+	if (w->proto == IPPROTO_UDP)
 		return parse_udp(f, w);
 	return PARSED_NOTHING;
 }

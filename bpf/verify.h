@@ -10,6 +10,7 @@
 #ifndef GN_VERIFY_H
 #define GN_VERIFY_H
 
+#include "maps.h"
 #include "parse.h"
 
 #define VERIFY_MAX 4096 /* bytes of payload: a frame in one page has no more */
@@ -23,23 +24,27 @@
 	}
 
 /*
- * Is the one's complement sum of the payload at @p what the header claims?
+ * Is the one's complement sum of the payload of the frame that @m describes what its
+ * header claims? Global, so that the verifier takes it once (ident_key()).
  *
- * @left:	bytes of payload
- * @claimed:	gn_meta.payload_sum
- *
- * Return: false also when the payload is not all in the linear part
+ * Return: 0 also when the payload is not all in the linear part
  */
-static __always_inline bool payload_good(void *p, void *end, __u32 left, __u16 claimed)
+__attribute__((noinline)) int payload_good(struct xdp_md *ctx, const struct gn_meta *m)
 {
+	void *p = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u32 left, claimed, s;
 	__s64 sum = 0;
-	__u32 s;
 
+	if (!m)
+		return 0;
+	left = m->payload_len;
+	claimed = m->payload_sum;
+	p += m->l4_off + m->l4_len;
 	if (left > VERIFY_MAX || p + left > end)
-		return false;
+		return 0;
 	for (int i = 0; i < VERIFY_MAX / 512 && left >= 512; i++) {
 		if (p + 512 > end)
-			return false;
+			return 0;
 		sum = bpf_csum_diff(NULL, 0, p, 512, sum);
 		p += 512;
 		left -= 512;

@@ -242,7 +242,7 @@ out:
 	close(fd);
 }
 
-/* Is what is attached what the user asks for now? */
+/* Is what is attached what the user asks for this time? */
 static bool mode_fits(enum attach_mode want, enum xdp_attach_mode have)
 {
 	return want == MODE_AUTO || (want == MODE_GENERIC) == (have == XDP_MODE_SKB);

@@ -87,13 +87,28 @@ static void join(const json_t *list, char *buf, size_t size)
 	}
 }
 
+/* As it is written in a configuration: the largest unit that divides it. */
+static const char *rate_text(long long bits, char *buf, size_t size)
+{
+	static const char units[] = " kMG";
+	unsigned int u = 0;
+
+	if (!bits)
+		return "-";
+	for (; u < 3 && bits % 1000 == 0; u++)
+		bits /= 1000;
+	snprintf(buf, size, "%lld%.*s", bits, u ? 1 : 0, units + u);
+	return buf;
+}
+
 static int list_instances(const struct opts *o)
 {
-	static const char *const title[] = { "NAME", "INTERFACE", "MAC",	  "VLAN",
-					     "PORT", "ID",	  "SUPER-PACKETS" };
+	static const char *const title[] = { "NAME", "INTERFACE", "MAC",
+					     "VLAN", "PORT",	  "ID",
+					     "RATE", "SPOOF",	  "SUPER-PACKETS" };
 	json_t *answer, *in;
 	struct table t;
-	char gso[64];
+	char gso[64], rate[24];
 	size_t i;
 	int rc;
 
@@ -104,13 +119,16 @@ static int list_instances(const struct opts *o)
 		out_json(answer);
 		return EXIT_DONE;
 	}
-	table_init(&t, title, "<<<><><");
+	table_init(&t, title, "<<<><>><<");
 	json_array_foreach(json_object_get(answer, "instances"), i, in)
 	{
 		join(json_object_get(in, "gso"), gso, sizeof(gso));
-		table_row(&t, "%s\t%s\t%s\t%lld\t%s\t%lld\t%s", text(in, "name"),
+		table_row(&t, "%s\t%s\t%s\t%lld\t%s\t%lld\t%s\t%s\t%s", text(in, "name"),
 			  text(in, "interface"), text(in, "mac"), number(in, "vlan"),
-			  text(in, "port"), number(in, "id"), *gso ? gso : "none");
+			  text(in, "port"), number(in, "id"),
+			  rate_text(number(in, "rate"), rate, sizeof(rate)),
+			  json_is_true(json_object_get(in, "allow_spoof")) ? "yes" : "no",
+			  *gso ? gso : "none");
 	}
 	if (!t.nrows)
 		puts("no instances");

@@ -32,7 +32,8 @@ static const struct {
 	{ "queue", "xsk", "tx_full", "transmit ring full or no chunk" },
 	{ "instance", "", "rx_dropped", "instance too slow to read" },
 	{ "instance", "", "tx_dropped", "no transmit chunk" },
-	{ "instance", "", "tx_bad", "malformed, too long, or foreign address" },
+	{ "instance", "", "tx_bad", "malformed or too long" },
+	{ "instance", "", "tx_spoofed", "not from the instance's address or VLAN" },
 };
 
 static const char *drop_reason(const struct sample *s)

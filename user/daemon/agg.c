@@ -9,10 +9,12 @@
  * skipped. Nothing is searched and nothing is sorted.
  *
  * XDP sums payloads where it can (bpf/verify.h). What it could not is looked at as
- * late as possible: a head when its second segment arrives. A packet that stays alone
- * is delivered as it came, and its receiver checks it as ever.
+ * late as possible: a head when its second segment arrives, or, for a port that reads
+ * the payload anyway, when the chain is delivered. A packet that stays alone is delivered
+ * as it came, and its receiver checks it as ever.
  */
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,15 +33,15 @@ struct agg_open {
 	uint64_t deadline_ns;
 	uint32_t head, tail; /* mbuf indexes; head MBUF_NONE: a hole */
 	uint32_t slot;
-	uint32_t flow;	    /* gn_meta.flow */
-	uint32_t next_seq;  /* the sequence number that continues it */
+	uint32_t flow;	   /* gn_meta.flow */
+	uint32_t next_seq; /* TCP sequence number that continues it */
+	uint16_t next_id;  /* IPv4 identification */
+	uint16_t gso_size;
 	uint32_t seq_mask;  /* TCP: all ones; UDP has no sequence: 0 */
 	uint32_t total;	    /* bytes, frame start to payload end */
 	uint32_t max_total; /* the most total may become: AGG_MAX_IP_LEN */
 	uint16_t hdr_len;   /* bytes, Ethernet to L4 */
-	uint16_t gso_size;
 	uint16_t sum;
-	uint16_t next_id;    /* the IPv4 identification that continues it */
 	uint16_t meta_flags; /* GN_F_PSH and GN_F_FIN of its segments */
 	uint8_t nsegs, nbufs;
 	uint8_t id_step; /* 0, 1, or MBUF_STEP_ANY */
@@ -65,6 +67,15 @@ int agg_init(struct agg *a, struct mbuf_pool *pool, const struct agg_conf *conf)
 	return 0;
 }
 
+void agg_later(struct agg *a, uint16_t instance, bool on)
+{
+	uint16_t i = GN_INSTANCE_INDEX(instance);
+	uint64_t *word = &a->later[i / 64];
+	uint64_t bit = 1ULL << i % 64;
+
+	*word = on ? *word | bit : *word & ~bit;
+}
+
 void agg_fini(struct agg *a)
 {
 	free(a->slot);
@@ -84,6 +95,7 @@ static void emit(struct agg *a, struct mbuf *head, struct agg_out *out)
 		stat_add(&a->stats.merged, head->nsegs);
 	} else {
 		head->gso_size = 0;
+		head->flags &= (uint8_t)~MBUF_CLAIMED;
 	}
 	out->head[out->n++] = head;
 }
@@ -134,13 +146,16 @@ static uint16_t payload_sum(const struct mbuf_pool *p, const struct mbuf *m,
 	return sum;
 }
 
+/* Flags of a chain whose segments need no look here: none of them, whatever it claims. */
+#define UNSEEN (MBUF_PARTIAL | MBUF_CLAIMED)
+
 /*
  * Is the L4 checksum of @m right? XDP has said so, or the payload is read here. The
  * answer "yes" is kept in @flags.
  */
 static bool verified(struct agg *a, const struct mbuf *m, uint8_t *flags)
 {
-	if (*flags & (MBUF_VERIFIED | MBUF_PARTIAL))
+	if (*flags & (MBUF_VERIFIED | UNSEEN))
 		return true;
 	if (m->meta.flags & GN_F_CSUM_GOOD) {
 		*flags |= MBUF_VERIFIED;
@@ -166,6 +181,8 @@ static inline bool continues(const struct agg_open *o, const struct mbuf *m)
 	       meta->payload_len <= o->gso_size &&
 	       o->total + meta->payload_len <= o->max_total &&
 	       o->nbufs + m->nbufs <= AGG_MAX_BUFS &&
+	       /* One claim an mbuf, so one mbuf a segment. */
+	       (m->nbufs == 1 || !(o->flags & MBUF_CLAIMED)) &&
 	       /* IPv6 has no identification: always 0, a step of 0. */
 	       (o->id_step == MBUF_STEP_ANY ? id <= 1 : !id);
 }
@@ -250,6 +267,16 @@ static inline void join(struct agg *a, struct agg_open *o, struct mbuf *m)
 	a->held += m->nbufs;
 }
 
+/* Of a chain that @m begins: may all be left to its port? */
+static bool later(const struct agg *a, const struct mbuf *m)
+{
+	uint16_t i = GN_INSTANCE_INDEX(m->meta.instance);
+
+	return a->conf.checksum == AGG_VERIFY && m->nbufs == 1 &&
+	       !(m->flags & (MBUF_VERIFIED | MBUF_PARTIAL)) &&
+	       a->later[i / 64] >> i % 64 & 1;
+}
+
 /* Make @m the head of a new chain in @slot, which is free. */
 static void open_chain(struct agg *a, struct mbuf *m, uint32_t slot, uint64_t now_ns,
 		       struct agg_out *out)
@@ -269,6 +296,7 @@ static void open_chain(struct agg *a, struct mbuf *m, uint32_t slot, uint64_t no
 	}
 	a->slot[slot] = (uint16_t)(a->newest & (AGG_MAX_OPEN - 1));
 	o = open_at(a, a->newest++);
+	a->last = o;
 	*o = (struct agg_open){
 		.key = meta->key,
 		.deadline_ns = now_ns + a->conf.hold_ns,
@@ -287,7 +315,7 @@ static void open_chain(struct agg *a, struct mbuf *m, uint32_t slot, uint64_t no
 		.nsegs = 1,
 		.nbufs = m->nbufs,
 		.id_step = MBUF_STEP_ANY,
-		.flags = m->flags,
+		.flags = later(a, m) ? m->flags | MBUF_CLAIMED : m->flags,
 	};
 	a->held += m->nbufs;
 }
@@ -353,9 +381,10 @@ void agg_push(struct agg *a, struct mbuf *m, uint64_t now_ns, struct agg_out *ou
 	 * mix: they are part of the key, so the head's flags speak for @m as well. */
 	if (o && o->flow == meta->flow && continues(o, m) &&
 	    (!verify || verified(a, &a->pool->mbufs[o->head], &o->flags))) {
-		bad = verify && !(o->flags & MBUF_PARTIAL) && !verified(a, m, &m->flags);
+		bad = verify && !(o->flags & UNSEEN) && !verified(a, m, &m->flags);
 		if (!bad) {
 			join(a, o, m);
+			a->last = o;
 			if (o->flags & MBUF_CLOSED)
 				close_chain(a, o, out);
 			if (a->held > a->conf.max_held)
@@ -374,6 +403,94 @@ void agg_push(struct agg *a, struct mbuf *m, uint64_t now_ns, struct agg_out *ou
 		close_chain(a, o, out);
 	}
 	push_first(a, m, opens, now_ns, out);
+}
+
+/* All but the payload's sum, in one number; of the flags only @mask, which the key leaves
+ * open. */
+static inline uint64_t next_word(const struct gn_next *next, uint16_t mask)
+{
+	struct gn_next n = *next;
+	uint64_t v;
+
+	n.payload_sum = 0;
+	n.flags &= mask;
+	memcpy(&v, &n, sizeof(v));
+	return v;
+}
+
+/* Is @meta that of the last segment of @o? */
+static inline bool is_last(const struct agg_open *o, const struct gn_meta *meta)
+{
+	return meta->key == o->key && meta->seq + meta->payload_len == o->next_seq &&
+	       (uint16_t)(meta->ip_id + o->id_step) == o->next_id;
+}
+
+uint32_t agg_run(struct agg *a, struct mbuf *const *m, struct gn_meta *meta,
+		 const struct gn_next *next, uint32_t n)
+{
+	struct agg_open *o = a->last;
+	uint32_t total, room, len, skip, sum, i;
+	struct gn_next want = { .class = GN_CLASS_CONTINUE };
+	struct mbuf *tail;
+	uint64_t word;
+
+	if (!o || o->head == MBUF_NONE || o->flags & MBUF_CLOSED ||
+	    o->id_step == MBUF_STEP_ANY || !is_last(o, meta))
+		return 0;
+	/* Kinds of checksum do not mix, so what holds for the head holds for all, but for
+	 * the sum of each payload. */
+	if (a->conf.checksum == AGG_VERIFY && !(o->flags & UNSEEN)) {
+		if (!(o->flags & MBUF_VERIFIED))
+			return 0;
+		want.flags = GN_F_CSUM_GOOD;
+	}
+	room = AGG_MAX_BUFS - o->nbufs;
+	if (a->held >= a->conf.max_held)
+		return 0;
+	if (room > a->conf.max_held - a->held)
+		room = a->conf.max_held - a->held;
+	len = o->gso_size;
+	if (len && room > (o->max_total - o->total) / len)
+		room = (o->max_total - o->total) / len;
+	if (n > room)
+		n = room;
+
+	want.payload_len = (uint16_t)len;
+	want.id_step = o->id_step;
+	word = next_word(&want, want.flags);
+	skip = o->hdr_len;
+	total = o->total;
+	tail = &a->pool->mbufs[o->tail];
+	sum = o->sum;
+	for (i = 0; i < n; i++, next++) {
+		uint32_t index = mbuf_index(a->pool, m[i]);
+
+		if (next_word(next, want.flags) != word || m[i]->len < skip + len ||
+		    m[i]->nbufs != 1)
+			break;
+		sum += csum_at(next->payload_sum, total - skip);
+		total += len;
+		m[i]->addr += skip;
+		m[i]->len = len;
+		m[i]->meta.payload_sum = next->payload_sum;
+		tail->next = index;
+		tail = m[i];
+	}
+	if (!i)
+		return 0;
+	o->next_seq += i * len;
+	o->next_id += (uint16_t)(i * o->id_step);
+	meta->seq = o->next_seq - len;
+	meta->ip_id = (uint16_t)(o->next_id - o->id_step);
+	meta->payload_len = (uint16_t)len;
+	o->sum = csum_fold(sum);
+	o->total = total;
+	o->tail = mbuf_index(a->pool, tail);
+	o->nsegs += i;
+	o->nbufs += i;
+	a->held += i;
+	stat_add(&a->stats.packets, i);
+	return i;
 }
 
 bool agg_flush(struct agg *a, uint64_t now_ns, struct agg_out *out)

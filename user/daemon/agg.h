@@ -27,7 +27,8 @@
 #define AGG_MAX_IP_LEN 65535 /* bytes, IP header to payload end */
 
 enum agg_checksum {
-	AGG_VERIFY, /* every payload was summed before it merges, by XDP or here */
+	AGG_VERIFY, /* every payload was summed before it merges, by XDP or here; or it
+		     * is by whom the chain goes to, see agg_later() */
 	AGG_CARRY,  /* add the claimed sums; the receiver checks */
 };
 
@@ -60,7 +61,10 @@ struct agg {
 	uint16_t *slot;		 /* [AGG_SLOTS] entry of open[] that holds it, or none */
 	struct agg_open *open;	 /* [AGG_MAX_OPEN] ring of open chains, oldest first */
 	uint32_t oldest, newest; /* free-running positions in open[] */
+	struct agg_open *last;	 /* entry of the last chain opened or joined, or NULL */
 	uint32_t held;		 /* buffers in open chains */
+	/* Bit GN_INSTANCE_INDEX(): its port verifies. */
+	uint64_t later[GN_MAX_INSTANCES / 64];
 	struct agg_stats stats;
 };
 
@@ -85,6 +89,17 @@ struct agg_out {
  */
 int agg_init(struct agg *a, struct mbuf_pool *pool, const struct agg_conf *conf);
 
+/**
+ * agg_later() - shall chains of an instance leave unverified, to be looked at by
+ * its port?
+ * @a:		aggregator
+ * @instance:	gn_instance.id
+ * @on:		with AGG_VERIFY, chains to come are MBUF_CLAIMED instead of VERIFIED where
+ *		XDP did not sum the first payload, and each mbuf's meta.payload_sum stays
+ *		what its segment's checksum claims (chain.h)
+ */
+void agg_later(struct agg *a, uint16_t instance, bool on);
+
 /** agg_fini() - free the table; open chains' mbufs stay with the pool. Zeroed @a is fine.
  */
 void agg_fini(struct agg *a);
@@ -97,11 +112,29 @@ void agg_fini(struct agg *a);
  *		and nbufs set; ownership passes
  * @now_ns:	time of the burst
  * @out:	chains that are complete are appended; AGG_PUSH_MAX_OUT free entries
- *needed
+ *		needed
  *
  * A buffer that contributes nothing (all of it padding) is freed to the pool.
  */
 void agg_push(struct agg *a, struct mbuf *m, uint64_t now_ns, struct agg_out *out);
+
+/**
+ * agg_run() - take packets as long as they simply continue the last one's chain
+ * @a:		aggregator
+ * @m:		[@n] packets as for agg_push(), but for meta, which is not looked at
+ * @meta:	metadata of the packet before; becomes that of the last one taken
+ * @next:	[@n] theirs, as it continues that; not checked
+ * @n:		how many there are
+ *
+ * What arrives in runs is taken in runs: full segments in the middle of a chain, in
+ * order, of one buffer each. All else, the first and last of a chain among it, is for
+ * agg_push(), which decides the same of these. A key equal to that of the chain's head
+ * says that the headers have the lengths that were checked there.
+ *
+ * Return: packets taken; the rest is the caller's as before
+ */
+uint32_t agg_run(struct agg *a, struct mbuf *const *m, struct gn_meta *meta,
+		 const struct gn_next *next, uint32_t n);
 
 /**
  * agg_flush() - emit the chains that must not wait longer, oldest first

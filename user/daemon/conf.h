@@ -31,6 +31,8 @@ struct instance_conf {
 	char iface[IFNAMSIZ];	  /* interface it lives on */
 	uint8_t mac[6];		  /* unicast */
 	uint16_t vlan;		  /* 1-4094; 0: untagged */
+	uint64_t rate;		  /* it may send, bits/s; 0: no limit */
+	bool allow_spoof;	  /* it may send from any address and VLAN */
 	struct port_conf port;	  /* mac and mtu are filled by the daemon */
 };
 
@@ -59,8 +61,8 @@ struct daemon_conf {
 void conf_init(struct daemon_conf *c);
 
 /**
- * conf_parse_instance() - "NAME,mac=MAC[,vlan=N],port=PORT[,client][,copy][,iface=IF]",
- * PORT "tap:DEV", "vhost-user:SOCKET" or "null"
+ * conf_parse_instance() - "NAME,mac=MAC[,vlan=N],port=PORT[,KEY=VALUE...]", the keys
+ * those of ghostnicd.conf(5), PORT "tap:DEV", "vhost-user:SOCKET" or "null"
  * @s:		text; on the command line and in the control protocol alike
  * @out:	filled; iface is "" if the text does not name one
  * @err:	message on failure, @errlen bytes

@@ -13,6 +13,7 @@
 #include <sys/un.h>
 
 #include "conf_set.h"
+#include "rate.h"
 
 #define MAX_FLUSH_US 1000000
 #define MIN_CHUNKS   512	/* per queue */
@@ -50,6 +51,29 @@ static int parse_number(const char *key, const char *s, unsigned long min,
 		return conf_fail(err, errlen, "%s=\"%s\": want a number from %lu to %lu",
 				 key, s, min, max);
 	*out = v;
+	return 0;
+}
+
+/* Bits per second: digits, and a k, M or G for thousands of them. */
+static int parse_rate(const char *key, const char *s, uint64_t *out, char *err,
+		      size_t errlen)
+{
+	uint64_t v = 0, unit = 1;
+	const char *p = s;
+
+	for (; isdigit((unsigned char)*p) && v <= RATE_MAX; p++)
+		v = v * 10 + (uint64_t)(*p - '0');
+	if (p != s && *p)
+		unit = *p == 'k'   ? 1000
+		       : *p == 'M' ? 1000000
+		       : *p == 'G' ? 1000000000
+				   : 0;
+	if (p == s || (*p && p[1]) || !unit || v > RATE_MAX / unit || v * unit < RATE_MIN)
+		return conf_fail(err, errlen,
+				 "%s=\"%s\": want bits per second from 64k to 1000G, "
+				 "such as 500M",
+				 key, s);
+	*out = v * unit;
 	return 0;
 }
 
@@ -313,27 +337,25 @@ static int set_port(struct instance_conf *in, const char *value, char *err, size
 int conf_set_instance(struct instance_conf *in, const char *key, const char *value,
 		      char *err, size_t errlen)
 {
+	bool *flag = !strcmp(key, "copy")	   ? &in->port.copy
+		     : !strcmp(key, "client")	   ? &in->port.client
+		     : !strcmp(key, "allow-spoof") ? &in->allow_spoof
+						   : NULL;
 	unsigned long v = 0;
 	int ret;
 
-	if (!strcmp(key, "copy")) {
+	if (flag) {
 		if (value)
-			return parse_bool(key, value, &in->port.copy, err, errlen);
-		in->port.copy = true;
-		return 0;
-	}
-	if (!strcmp(key, "client")) {
-		if (value)
-			return parse_bool(key, value, &in->port.client, err, errlen);
-		in->port.client = true;
+			return parse_bool(key, value, flag, err, errlen);
+		*flag = true;
 		return 0;
 	}
 	if (strcmp(key, "mac") && strcmp(key, "vlan") && strcmp(key, "port") &&
-	    strcmp(key, "iface") && strcmp(key, "hold"))
+	    strcmp(key, "iface") && strcmp(key, "hold") && strcmp(key, "rate"))
 		return conf_fail(
 			err, errlen,
 			"unknown key \"%s\"; valid are: mac, vlan, port, client, "
-			"copy, hold, iface",
+			"copy, hold, rate, allow-spoof, iface",
 			key);
 	if (!value)
 		return conf_fail(err, errlen, "%s has no value; write %s=VALUE", key,
@@ -344,6 +366,8 @@ int conf_set_instance(struct instance_conf *in, const char *key, const char *val
 		return set_port(in, value, err, errlen);
 	if (!strcmp(key, "iface"))
 		return set_ifname(key, value, in->iface, err, errlen);
+	if (!strcmp(key, "rate"))
+		return parse_rate(key, value, &in->rate, err, errlen);
 	if (!strcmp(key, "hold")) {
 		ret = parse_number(key, value, AGG_MAX_BUFS, MBUF_PROMISE(MAX_CHUNKS), &v,
 				   err, errlen);
@@ -375,6 +399,12 @@ int conf_check_instance(const struct instance_conf *in, char *err, size_t errlen
 	if (in->port.hold && strcmp(in->port.kind, "shm"))
 		return conf_fail(err, errlen, "instance %s: hold is for port=shm only",
 				 in->name);
+	if ((in->rate || in->allow_spoof) &&
+	    (!strcmp(in->port.kind, "null") || !strcmp(in->port.kind, "shm")))
+		return conf_fail(err, errlen,
+				 "instance %s: rate and allow-spoof are for ports that "
+				 "send: port=tap and port=vhost-user",
+				 in->name);
 	if (in->port.client && strcmp(in->port.kind, "vhost-user"))
 		return conf_fail(err, errlen,
 				 "instance %s: client is for port=vhost-user only",
@@ -396,8 +426,9 @@ int conf_parse_instance(const char *s, struct instance_conf *out, char *err,
 	rest = text;
 	ret = conf_set_name(&in, strsep(&rest, ","), err, errlen);
 	while (!ret && rest) {
-		static const char *const keys[] = { "mac",  "vlan", "port", "client",
-						    "copy", "hold", "iface" };
+		static const char *const keys[] = { "mac",    "vlan",	     "port",
+						    "client", "copy",	     "hold",
+						    "rate",   "allow-spoof", "iface" };
 
 		item = strsep(&rest, ",");
 		value = strchr(item, '=');

@@ -34,7 +34,7 @@ int conf_set_queues(struct iface_conf *i, const char *value, char *err, size_t e
 /** conf_set_name() - name of an instance */
 int conf_set_name(struct instance_conf *in, const char *value, char *err, size_t errlen);
 
-/** conf_set_instance() - "mac", "vlan", "port", "copy" (NULL: yes), "iface" */
+/** conf_set_instance() - a key of a section [instance NAME]; @value NULL: yes */
 int conf_set_instance(struct instance_conf *in, const char *key, const char *value,
 		      char *err, size_t errlen);
 

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "ctl.h"
+#include "../lib/fds.h"
 #include "../lib/unix_path.h"
 #include "../lib/log.h"
 
@@ -77,23 +78,10 @@ static void client_close(struct client *cl)
 /* What is left of the answer, with its descriptors if they have not gone. */
 static ssize_t client_send(struct client *cl)
 {
-	struct iovec iov = { cl->out + cl->out_done, cl->out_len - cl->out_done };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-	union {
-		char buf[CMSG_SPACE(CTL_MAX_FDS * sizeof(int))];
-		struct cmsghdr align;
-	} control = { { 0 } };
-	const size_t len = cl->fds.n * sizeof(int);
+	const struct iovec iov = { cl->out + cl->out_done, cl->out_len - cl->out_done };
 
-	if (len) {
-		msg.msg_control = control.buf;
-		msg.msg_controllen = CMSG_SPACE(len);
-		control.align.cmsg_level = SOL_SOCKET;
-		control.align.cmsg_type = SCM_RIGHTS;
-		control.align.cmsg_len = CMSG_LEN(len);
-		memcpy(CMSG_DATA(&control.align), cl->fds.fd, len);
-	}
-	return sendmsg(cl->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+	return fds_send(cl->fd, &iov, 1, cl->fds.fd, cl->fds.n,
+			MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 /* Sends what it can. Return: false: the client is gone */
@@ -102,10 +90,10 @@ static bool client_flush(struct client *cl)
 	while (cl->out && cl->out_done < cl->out_len) {
 		ssize_t n = client_send(cl);
 
-		if (n < 0 && errno == EINTR)
+		if (n == -EINTR)
 			continue;
 		if (n < 0)
-			return errno == EAGAIN;
+			return n == -EAGAIN;
 		ctl_fds_close(&cl->fds);
 		cl->out_done += (size_t)n;
 		cl->progress_ms = clock_ms();

@@ -142,5 +142,6 @@ void flood_receive(struct worker *w)
 		stat_add(&w->stats.flood_frames, 1);
 		tx_flood(w, aux_vlan(&msg), NULL, &f);
 	}
+	tx_settle(w);
 	count_lost(w);
 }

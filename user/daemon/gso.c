@@ -49,7 +49,7 @@ static void rewrite_ip(const struct mbuf *head, uint8_t *l3)
 	wire_put_raw16(l3 + WIRE_IP4_CSUM, (uint16_t)~csum(l3, l3_len));
 }
 
-static uint8_t gso_type(const struct mbuf *head)
+uint8_t gso_type(const struct mbuf *head)
 {
 	uint8_t type;
 

@@ -48,6 +48,9 @@
  */
 void gso_finish(struct mbuf_pool *p, struct mbuf *head, struct virtio_net_hdr_v1 *vh);
 
+/** gso_type() - virtio_net_hdr.gso_type of a chain of several segments */
+uint8_t gso_type(const struct mbuf *head);
+
 /* A frame from an instance: header and bytes, all of them untrusted. */
 struct gso_frame {
 	struct virtio_net_hdr_v1 vh;

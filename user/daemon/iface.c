@@ -34,6 +34,7 @@
 struct link_info {
 	uint32_t mtu;
 	unsigned int rx_queues;
+	bool up;
 	char driver[32];
 };
 
@@ -53,6 +54,8 @@ static int link_query(const char *ifname, struct link_info *out)
 		goto close_fd;
 	}
 	*out = (struct link_info){ .mtu = (uint32_t)ifr.ifr_mtu, .rx_queues = 1 };
+	out->up = !ioctl(fd, SIOCGIFFLAGS, &ifr) && ifr.ifr_flags & IFF_UP &&
+		  ifr.ifr_flags & IFF_RUNNING;
 	ifr.ifr_data = (void *)&ch;
 	if (!ioctl(fd, SIOCETHTOOL, &ifr) && ch.rx_count + ch.combined_count)
 		out->rx_queues = ch.rx_count + ch.combined_count;
@@ -246,6 +249,7 @@ int iface_open(const struct iface_conf *conf, const struct daemon_conf *d,
 		goto fail;
 	}
 	i->mtu = link.mtu;
+	i->link = link.up ? LINK_UP : LINK_DOWN;
 	i->local_link = !strcmp(link.driver, "veth");
 	i->nworkers = conf->queues ? conf->queues : link.rx_queues;
 	if (i->nworkers > GN_MAX_QUEUES)
@@ -314,9 +318,11 @@ static struct gn_instance_key key_of(const struct instance *in)
 static int publish(const struct instance *in)
 {
 	const struct gn_instance_key key = key_of(in);
-	const struct gn_instance value = { .id = in->id,
-					   .flags = (uint16_t)in->port->gso };
-
+	const struct gn_instance value = {
+		.id = in->id,
+		.flags = (uint16_t)(in->port->gso |
+				    (in->port->reads ? GN_INSTANCE_READS : 0)),
+	};
 	int err = bpf_map_update_elem(in->iface->map_instances, &key, &value, BPF_ANY)
 			  ? -errno
 			  : 0;
@@ -459,6 +465,12 @@ static int find_slot(const struct iface *i, const struct instance_conf *conf, ch
 	return slot;
 }
 
+static void tell_link(struct port *p, const struct iface *i)
+{
+	if (p->ops->link)
+		p->ops->link(p, i->link != LINK_DOWN && i->link != LINK_GONE);
+}
+
 int iface_add_instance(struct iface *i, const struct instance_conf *conf, char *err,
 		       size_t errlen)
 {
@@ -477,6 +489,7 @@ int iface_add_instance(struct iface *i, const struct instance_conf *conf, char *
 		return -ENOMEM;
 	in->conf = *conf;
 	in->iface = i;
+	in->rate.bits = conf->rate;
 	in->env = (struct port_env){ i->loop, in, env_call, env_changed, env_mem };
 	in->id = (uint16_t)(slot | i->generation[slot] * GN_MAX_INSTANCES);
 	memcpy(in->conf.port.mac, conf->mac, 6);
@@ -489,6 +502,7 @@ int iface_add_instance(struct iface *i, const struct instance_conf *conf, char *
 		return ret;
 	}
 	i->instance[slot] = in;
+	tell_link(in->port, i);
 	for (unsigned int q = 0; q < i->nworkers; q++)
 		worker_add_instance(i->worker[q], in);
 	ret = flood_set_mac(i->flood_fd, i->ifindex, in->conf.mac, true);
@@ -503,6 +517,13 @@ int iface_add_instance(struct iface *i, const struct instance_conf *conf, char *
 		return ret;
 	}
 	return 0;
+}
+
+void iface_tell_link(struct iface *i)
+{
+	for (unsigned int s = 0; s < GN_MAX_INSTANCES; s++)
+		if (i->instance[s])
+			tell_link(i->instance[s]->port, i);
 }
 
 int iface_del_instance(struct iface *i, const char *name)

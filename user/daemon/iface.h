@@ -67,6 +67,9 @@ void iface_close(struct iface *i);
 int iface_add_instance(struct iface *i, const struct instance_conf *conf, char *err,
 		       size_t errlen);
 
+/** iface_tell_link() - the link of @i changed: the ports of its instances learn it */
+void iface_tell_link(struct iface *i);
+
 /** iface_del_instance() - reverse order. Return: 0, -ENOENT */
 int iface_del_instance(struct iface *i, const char *name);
 

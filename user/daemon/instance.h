@@ -2,14 +2,15 @@
 /*
  * instance: a VM or container behind an interface, and who may find it.
  *
- * The control thread owns struct instance. Each worker has a view of its own
- * (struct inst_view), changed only by functions run on that worker between
- * bursts (worker_call()), so lookups take no lock and no reference.
+ * The control thread owns struct instance, but for its rate (rate.h). Each worker has a
+ * view of its own (struct inst_view), changed only by functions run on that worker
+ * between bursts (worker_call()), so lookups take no lock and no reference.
  */
 #ifndef GN_INSTANCE_H
 #define GN_INSTANCE_H
 
 #include "conf.h"
+#include "rate.h"
 
 struct instance {
 	struct instance_conf conf;
@@ -17,6 +18,7 @@ struct instance {
 	struct port_env env; /* what its port sees of the interface */
 	uint16_t id;	     /* gn_instance.id */
 	struct port *port;
+	struct rate rate;      /* of what it sends */
 	struct mirror *mirror; /* its capture, or NULL; see mirror.h */
 };
 

@@ -56,6 +56,7 @@ static void handle(struct linkwatch *w, const struct nlmsghdr *h)
 			"attach %s` and restart ghostnicd",
 			i->name, i->name);
 		i->link = LINK_GONE;
+		iface_tell_link(i);
 		return;
 	}
 	up = ifi->ifi_flags & IFF_UP && ifi->ifi_flags & IFF_RUNNING;
@@ -65,6 +66,7 @@ static void handle(struct linkwatch *w, const struct nlmsghdr *h)
 	if (i->link == LINK_UNKNOWN ? !up : up != (i->link == LINK_UP))
 		log_info("%s: link is %s", i->name, up ? "up" : "down");
 	i->link = up ? LINK_UP : LINK_DOWN;
+	iface_tell_link(i);
 	mtu = link_mtu(h);
 	if (mtu && mtu != i->mtu && mtu != i->mtu_seen)
 		log_warn("%s: MTU is %u now; frames longer than with %u go to the host "

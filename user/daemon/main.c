@@ -28,6 +28,7 @@
 #include "metrics.h"
 #include "mirror.h"
 #include "sandbox.h"
+#include "vhost/vu_keep.h"
 #include "../lib/log.h"
 
 /* Exit status; documented in ghostnicd(8). */
@@ -168,6 +169,20 @@ static int open_ifaces(struct app *l, struct daemon_conf *conf)
 	return 0;
 }
 
+/* Positions of packed rings, for the next daemon if this one is killed. */
+static void keep_rings(const char *ctl)
+{
+	char path[128];
+	int err;
+
+	snprintf(path, sizeof(path), "%s.rings", ctl);
+	err = vu_keep_open(path);
+	if (err)
+		log_warn("%s: %s; packed rings of VMs will not go on if this daemon is "
+			 "killed",
+			 path, strerror(-err));
+}
+
 /*
  * The control socket comes first: it tells whether another daemon is there, before
  * anything of that one is touched. Everything that needs rights comes before the sandbox,
@@ -184,6 +199,8 @@ static int start(struct app *l, struct daemon_conf *conf)
 		ret = linkwatch_open(&l->d, &l->links);
 	if (!ret && mirror_listen(&l->d, conf->ctl, &l->captures))
 		log_warn("no captures: their socket is %s.capture", conf->ctl);
+	if (!ret)
+		keep_rings(conf->ctl);
 	if (!ret)
 		ret = open_ifaces(l, conf);
 	if (!ret)
@@ -206,6 +223,7 @@ static void stop(struct app *l, bool ran)
 		metrics_log(&l->d);
 	while (l->d.nifaces)
 		iface_close(l->d.iface[--l->d.nifaces]);
+	vu_keep_close();
 }
 
 static int serve(struct app *l, struct daemon_conf *conf)

@@ -72,6 +72,7 @@ void mbuf_pop_vlan(const struct mbuf_pool *p, struct mbuf *head)
 	head->addr += 4;
 	head->len -= 4;
 	head->total -= 4;
+	head->flags |= MBUF_POPPED;
 	if (head->meta.l4_len) {
 		head->meta.l3_off -= 4;
 		head->meta.l4_off -= 4;

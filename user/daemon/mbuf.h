@@ -46,6 +46,8 @@ _Static_assert(sizeof(struct mbuf) == 64, "one cache line per mbuf");
 #define MBUF_VERIFIED (1U << 0) /* L4 checksum of every segment checked */
 #define MBUF_PARTIAL  (1U << 1) /* local sender's partial checksum, data good */
 #define MBUF_CLOSED   (1U << 2) /* takes no more segments */
+#define MBUF_CLAIMED  (1U << 3) /* merged, nothing checked: whoever delivers it does */
+#define MBUF_POPPED   (1U << 4) /* mbuf_pop_vlan() took a tag off the head */
 #define MBUF_STEP_ANY 0xff	/* one segment: no step seen yet */
 
 /* Share of a pool that its ports may keep for long. With transmission's and open chains'

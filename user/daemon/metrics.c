@@ -140,9 +140,11 @@ static json_t *json_instance(const struct iface *i, const struct instance *in,
 			json_array_append_new(gso, json_string(gso_names[g].name));
 	format_mac(in->conf.mac, mac, sizeof(mac));
 	format_port(&in->conf.port, port, sizeof(port));
-	o = json_pack("{s:s, s:s, s:i, s:s, s:i, s:o, s:o}", "name", in->conf.name, "mac",
-		      mac, "vlan", in->conf.vlan, "port", port, "id", in->id, "gso", gso,
-		      "stats", json_fields(&sum, port_fields, ARRAY_SIZE(port_fields)));
+	o = json_pack("{s:s, s:s, s:i, s:s, s:i, s:I, s:b, s:o, s:o}", "name",
+		      in->conf.name, "mac", mac, "vlan", in->conf.vlan, "port", port,
+		      "id", in->id, "rate", (json_int_t)in->rate.bits, "allow_spoof",
+		      in->conf.allow_spoof, "gso", gso, "stats",
+		      json_fields(&sum, port_fields, ARRAY_SIZE(port_fields)));
 	if (o && name_iface)
 		json_object_set_new(o, "interface", json_string(i->name));
 	return o;

@@ -226,9 +226,10 @@ static void on_gone(void *arg, const char *why)
 {
 	struct mirror *m = arg;
 
-	log_limited(why ? LOG_LVL_WARN : LOG_LVL_INFO, "capture of %s by pid %d ends%s%s",
-		    m->in->conf.name, (int)m->client->pid, why ? ": " : "",
-		    why ? why : "");
+	/* Each of them, and each beginning: who read whose packets is not to be lost
+	 * among others. Only root and the daemon's owner can. */
+	log_msg(why ? LOG_LVL_WARN : LOG_LVL_INFO, "capture of %s by pid %d ends%s%s",
+		m->in->conf.name, (int)m->client->pid, why ? ": " : "", why ? why : "");
 	mirror_stop(m->in);
 }
 
@@ -313,8 +314,7 @@ static void serve(struct mirror_server *s, const struct gn_shm_open *req, int co
 	if (err)
 		shm_refuse(conn, err, "the daemon has no memory or descriptors left");
 	else
-		log_limited(LOG_LVL_INFO, "capture of %s by pid %d", in->conf.name,
-			    (int)pid);
+		log_info("capture of %s by pid %d", in->conf.name, (int)pid);
 }
 
 static void forget(struct asking *a)

@@ -38,6 +38,7 @@ static int null_open(const struct port_conf *conf, const struct port_env *env,
 	if (!p)
 		return -ENOMEM;
 	p->ops = &port_null_ops;
+	p->rx_depth = conf->copy ? PORT_RX_COPIES : 0;
 	p->gso = GN_INSTANCE_TSO4 | GN_INSTANCE_TSO6 | GN_INSTANCE_USO;
 	p->queue = calloc(nqueues, sizeof(struct port_queue *));
 	if (!p->queue)

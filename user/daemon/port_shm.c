@@ -449,6 +449,7 @@ static int shm_open_port(const struct port_conf *conf, const struct port_env *en
 	if (!p)
 		return -ENOMEM;
 	p->port.ops = &port_shm_ops;
+	p->port.rx_depth = PORT_RX_COPIES;
 	p->port.gso = GN_INSTANCE_TSO4 | GN_INSTANCE_TSO6 | GN_INSTANCE_USO;
 	p->env = env;
 	p->conf = *conf;

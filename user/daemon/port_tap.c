@@ -125,6 +125,7 @@ static int tap_open(const struct port_conf *conf, const struct port_env *env,
 		goto fail;
 	}
 	p->ops = &port_tap_ops;
+	p->rx_depth = PORT_RX_SHARES;
 	p->queue = calloc(nqueues, sizeof(struct port_queue *));
 	if (!p->queue)
 		goto fail;

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "../lib/clock.h"
+#include "chain.h"
 #include "flood.h"
 #include "mirror.h"
 #include "rx.h"
@@ -60,6 +61,37 @@ static inline bool check_next(struct worker *w, const struct gn_meta *m, uint32_
 	return true;
 }
 
+/* A group of one instance's chains, with a copy for who captures. */
+static void hand_over(struct worker *w, struct instance *in, struct mbuf **group,
+		      uint32_t n)
+{
+	struct port_queue *q = worker_queue(w, in);
+
+	if (!n)
+		return;
+	if (q->mirror)
+		mirror_chains(q->mirror, &w->pool, group, n);
+	in->port->ops->deliver(q, &w->pool, group, n);
+}
+
+/* A chain that is captured is read before its port verifies it: is it good? Else it goes
+ * without its bad packets, these alone, after what is in the group. */
+static bool captures_whole(struct worker *w, struct instance *in, struct mbuf *head,
+			   struct mbuf **group, uint32_t *n)
+{
+	struct mbuf *part[AGG_MAX_BUFS];
+	unsigned int bad, k;
+
+	if (chain_verify(&w->pool, head))
+		return true;
+	hand_over(w, in, group, *n);
+	*n = 0;
+	k = chain_split(&w->pool, head, part, &bad);
+	stat_add(&worker_queue(w, in)->stats.rx_bad_csum, bad);
+	hand_over(w, in, part, k);
+	return false;
+}
+
 /* Hand over the chains in @out: instance by instance, each one's in order. */
 static void deliver(struct worker *w, struct agg_out *out, uint64_t now_ns)
 {
@@ -67,7 +99,6 @@ static void deliver(struct worker *w, struct agg_out *out, uint64_t now_ns)
 
 	for (uint32_t i = 0; i < out->n; i++) {
 		struct mbuf *head = out->head[i];
-		struct port_queue *q;
 		struct instance *in;
 		uint32_t n = 0;
 		uint16_t id;
@@ -90,12 +121,11 @@ static void deliver(struct worker *w, struct agg_out *out, uint64_t now_ns)
 				flow_note(&w->flows, &w->pool, head, now_ns);
 			if (in->conf.vlan)
 				mbuf_pop_vlan(&w->pool, head);
-			group[n++] = head;
+			if (!worker_queue(w, in)->mirror ||
+			    captures_whole(w, in, head, group, &n))
+				group[n++] = head;
 		}
-		q = worker_queue(w, in);
-		if (q->mirror)
-			mirror_chains(q->mirror, &w->pool, group, n);
-		in->port->ops->deliver(q, &w->pool, group, n);
+		hand_over(w, in, group, n);
 	}
 	out->n = 0;
 }
@@ -130,19 +160,21 @@ static const struct gn_tag *tag_of(const struct mbuf_pool *p, uint64_t addr)
 static const struct gn_meta *find_meta(struct worker *w, struct mbuf *m)
 {
 	const struct gn_tag *tag = tag_of(&w->pool, m->addr);
+	struct stream_reader *r = &w->records;
 	const struct gn_meta *meta;
 
 	/* The tag of a frame that was in the chunk before names a record that is done
 	 * with. */
-	if (w->conf.stream && tag->magic == GN_META_MAGIC_STREAM &&
-	    tag->seq - w->next_seq < GN_STREAM_SIZE) {
-		w->next_seq = tag->seq + 1;
-		return &w->conf.stream->rec[tag->seq % GN_STREAM_SIZE];
+	if (r->s && tag->magic == GN_META_MAGIC_STREAM &&
+	    tag->seq - r->next < GN_STREAM_SIZE) {
+		if (tag->seq != r->next)
+			stream_seek(r, tag->seq);
+		return stream_next(r);
 	}
 	meta = meta_at_frame(&w->pool, m);
 	/* The stream was full, of records of lost frames at the worst: start anew. */
-	if (meta && w->conf.stream && tag->magic == GN_META_MAGIC_FULL)
-		w->next_seq = tag->seq;
+	if (meta && r->s && tag->magic == GN_META_MAGIC_FULL)
+		stream_seek(r, tag->seq);
 	return meta;
 }
 
@@ -155,10 +187,10 @@ static bool in_step(const struct worker *w, uint64_t last, uint32_t n)
 	const struct gn_tag *tag;
 
 	/* Several buffers a frame: @last may lie in the middle of one. */
-	if (!w->conf.stream || w->jumbo)
+	if (!w->records.s || w->jumbo)
 		return false;
 	tag = tag_of(&w->pool, last);
-	return tag->magic == GN_META_MAGIC_STREAM && tag->seq - w->next_seq == n - 1;
+	return tag->magic == GN_META_MAGIC_STREAM && tag->seq - w->records.next == n - 1;
 }
 
 /* A whole frame has arrived: fill its control field, push it. */
@@ -179,6 +211,19 @@ static void push_frame(struct worker *w, struct mbuf *m, const struct gn_meta *m
 		return;
 	}
 	agg_push(&w->agg, m, now_ns, out);
+}
+
+/* A burst in step: as many of the @n frames as just continue a chain. Return: taken */
+static uint32_t push_run(struct worker *w, struct mbuf *const *frame, uint32_t n)
+{
+	struct stream_reader *r = &w->records;
+	uint32_t at = r->next % GN_STREAM_SIZE, k;
+
+	if (n > GN_STREAM_SIZE - at)
+		n = GN_STREAM_SIZE - at;
+	k = agg_run(&w->agg, frame, &r->meta, &r->s->next[at], n);
+	r->next += k;
+	return k;
 }
 
 /* Link one more buffer to the incomplete frame. Return: false: frame given up */
@@ -226,13 +271,19 @@ static inline struct mbuf *take(struct worker *w, uint32_t idx)
 }
 
 /*
- * Lines that the driver's CPU wrote and this burst will read, asked for all at once: the
- * records, or what is in front of each frame. A macro, as prefetches in a function that
- * does nothing else are dropped by gcc as free of effects.
+ * Lines of records that the driver's CPU wrote and this burst will read, asked for all at
+ * once: of the whole ones as many as in the burst before. A macro, as prefetches in a
+ * function that does nothing else are dropped by gcc as free of effects.
  */
-#define PREFETCH_RECORDS(w, n)                                                           \
-	for (uint32_t i_ = 0; i_ < (n); i_ += 64 / GN_META_SIZE)                         \
-	__builtin_prefetch(&(w)->conf.stream->rec[((w)->next_seq + i_) % GN_STREAM_SIZE])
+#define PREFETCH_RECORDS(r, n)                                                           \
+	do {                                                                             \
+		for (uint32_t i_ = 0; i_ < (n) + 7; i_ += 64 / sizeof(struct gn_next))   \
+			__builtin_prefetch(                                              \
+				&(r)->s->next[((r)->next + i_) % GN_STREAM_SIZE]);       \
+		for (uint32_t i_ = 0; i_ <= (r)->wholes; i_ += 64 / GN_META_SIZE)        \
+			__builtin_prefetch(                                              \
+				&(r)->s->rec[((r)->whole + i_) % GN_STREAM_SIZE]);       \
+	} while (0)
 
 /*
  * Ring to mbufs. @frame: [@n] filled with the frames that are complete; @last: umem
@@ -245,15 +296,15 @@ static uint32_t take_all(struct worker *w, uint32_t idx, uint32_t n, struct mbuf
 
 	*last = xsk_ring_cons__rx_desc(&w->xsk.rx, idx + n - 1)->addr;
 	__builtin_prefetch(tag_of(&w->pool, *last));
-	if (w->conf.stream)
-		PREFETCH_RECORDS(w, n);
+	if (w->records.s)
+		PREFETCH_RECORDS(&w->records, n);
 	for (uint32_t i = 0; i < n; i++) {
 		uint32_t ahead = i + PREFETCH_AHEAD < n ? i + PREFETCH_AHEAD : n - 1;
 		uint64_t addr = xsk_ring_cons__rx_desc(&w->xsk.rx, idx + ahead)->addr;
 		struct mbuf *m;
 
 		__builtin_prefetch(mbuf_of(&w->pool, addr), 1);
-		if (!w->conf.stream)
+		if (!w->records.s)
 			__builtin_prefetch(w->pool.base + addr - GN_META_SIZE);
 		m = take(w, idx + i);
 		if (m)
@@ -267,7 +318,7 @@ unsigned int rx_burst(struct worker *w, uint64_t now_ns)
 {
 	struct mbuf *frame[WORKER_BURST], *heads[2 * WORKER_BURST];
 	struct agg_out out = { .head = heads, .max = 2 * WORKER_BURST };
-	uint32_t idx = 0, nframes, n;
+	uint32_t idx = 0, nframes, n, whole = w->records.whole;
 	uint64_t last, start_ns;
 	bool step;
 
@@ -277,18 +328,23 @@ unsigned int rx_burst(struct worker *w, uint64_t now_ns)
 	nframes = take_all(w, idx, n, frame, &last);
 	start_ns = clock_ns();
 	step = in_step(w, last, n);
-	for (uint32_t i = 0; i < nframes; i++) {
-		const struct gn_meta *meta =
-			step ? &w->conf.stream->rec[w->next_seq++ % GN_STREAM_SIZE]
-			     : find_meta(w, frame[i]);
-
-		push_frame(w, frame[i], meta, now_ns, &out);
+	for (uint32_t i = 0, k; i < nframes; i += k) {
+		k = step ? push_run(w, frame + i, nframes - i) : 0;
+		if (k)
+			continue;
+		push_frame(w, frame[i],
+			   step ? stream_next(&w->records) : find_meta(w, frame[i]),
+			   now_ns, &out);
+		k = 1;
 		if (out.n > out.max - AGG_PUSH_MAX_OUT)
 			deliver(w, &out, now_ns);
 	}
+	whole = (w->records.whole - whole) % GN_STREAM_SIZE;
+	w->records.wholes = whole < WORKER_BURST ? whole : WORKER_BURST;
 	/* Release: the records were read before XDP may write over them. */
-	if (w->conf.stream)
-		__atomic_store_n(&w->conf.stream->cons, w->next_seq, __ATOMIC_RELEASE);
+	if (w->records.s)
+		__atomic_store_n(&w->conf.stream->cons, w->records.next,
+				 __ATOMIC_RELEASE);
 	while (!agg_flush(&w->agg, now_ns, &out))
 		deliver(w, &out, now_ns);
 	stat_add(&w->stats.agg_ns, clock_ns() - start_ns);

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "shm_conn.h"
+#include "../lib/fds.h"
 #include "../lib/unix_path.h"
 #include "../lib/log.h"
 
@@ -95,27 +96,10 @@ int shm_accept(int listen_fd, pid_t *pid, char *who, size_t wholen)
 static int send_msg(int conn, const void *msg, size_t len, const int *fd,
 		    unsigned int nfds)
 {
-	struct iovec iov = { (void *)msg, len };
-	union {
-		struct cmsghdr align;
-		char buf[CMSG_SPACE(GN_SHM_QUEUE_FDS * sizeof(int))];
-	} control = { .buf = { 0 } };
-	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1 };
-	ssize_t n;
+	const struct iovec iov = { (void *)msg, len };
+	ssize_t n = fds_send(conn, &iov, 1, fd, nfds, MSG_NOSIGNAL | MSG_DONTWAIT);
 
-	if (nfds) {
-		struct cmsghdr *c;
-
-		mh.msg_control = &control;
-		mh.msg_controllen = CMSG_SPACE(nfds * sizeof(int));
-		c = CMSG_FIRSTHDR(&mh);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(nfds * sizeof(int));
-		memcpy(CMSG_DATA(c), fd, nfds * sizeof(int));
-	}
-	n = sendmsg(conn, &mh, MSG_NOSIGNAL | MSG_DONTWAIT);
-	return n == (ssize_t)len ? 0 : n < 0 ? -errno : -EAGAIN;
+	return n == (ssize_t)len ? 0 : n < 0 ? (int)n : -EAGAIN;
 }
 
 void shm_refuse(int conn, int err, const char *text)

@@ -69,7 +69,7 @@ void shm_refuse(int conn, int err, const char *text);
  * @conf:	of each channel
  * @gone:	called on the control thread when the peer closed the connection or a
  *		channel broke; must end the client, or have it ended, by
- *shm_client_destroy()
+ *		shm_client_destroy()
  *
  * Return: 0, -errno
  */

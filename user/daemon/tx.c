@@ -3,15 +3,17 @@
  * tx: frames from an instance. Contract in tx.h; one worker.
  *
  * The instance is a guest: neither its frames nor its offload requests are
- * believed. Its source address must be its own, an instance without VLAN sends
- * no tags, and gso_segment() checks the rest.
+ * believed. Its source address must be its own and an instance without VLAN sends no
+ * tags, unless it was allowed to; gso_segment() checks the rest.
  */
 #include <errno.h>
 #include <string.h>
 
+#include "../lib/clock.h"
 #include "mirror.h"
 #include "stat.h"
 #include "tx.h"
+#include "wire.h"
 
 #define TX_BUDGET 16 /* frames of one instance per round */
 /* Chunks that must be free before a frame is taken: one 64 KiB super-frame of
@@ -114,6 +116,22 @@ static void give(struct worker *w, struct instance *to, const struct gso_frame *
 	if (q->mirror)
 		mirror_frame(q->mirror, f, false);
 	to->port->ops->inject(q, f);
+	if (to->port->ops->settle && !q->unsettled) {
+		q->unsettled = true;
+		w->unsettled[w->nunsettled++] = GN_INSTANCE_INDEX(to->id);
+	}
+}
+
+void tx_settle(struct worker *w)
+{
+	for (uint32_t i = 0; i < w->nunsettled; i++) {
+		struct instance *in = w->view.slot[w->unsettled[i]];
+		struct port_queue *q = worker_queue(w, in);
+
+		q->unsettled = false;
+		in->port->ops->settle(q);
+	}
+	w->nunsettled = 0;
 }
 
 static void to_local(struct worker *w, struct instance *from, struct instance *to,
@@ -157,17 +175,26 @@ static void forward(struct worker *w, struct instance *in, const struct gso_fram
 	struct instance *to;
 	uint8_t eth[14];
 	uint16_t type;
+	bool foreign; /* of a VLAN that the instance was not given */
 
 	stat_add(&st->tx_frames, 1);
 	stat_add(&st->tx_bytes, f->len);
-	if (peek(f, eth, sizeof(eth)) < sizeof(eth))
-		goto bad;
+	if (peek(f, eth, sizeof(eth)) < sizeof(eth)) {
+		stat_add(&st->tx_bad, 1);
+		return;
+	}
 	type = (uint16_t)(eth[12] << 8 | eth[13]);
-	if (memcmp(eth + 6, in->conf.mac, 6) ||
-	    (!in->conf.vlan && (type == 0x8100 || type == 0x88a8)))
-		goto bad;
+	foreign = !in->conf.vlan && (type == WIRE_ETYPE_TAG || type == WIRE_ETYPE_STAG);
+	if (!in->conf.allow_spoof && (foreign || memcmp(eth + 6, in->conf.mac, 6))) {
+		stat_add(&st->tx_spoofed, 1);
+		return;
+	}
 	if (worker_queue(w, in)->mirror)
 		mirror_frame(worker_queue(w, in)->mirror, f, true);
+	if (foreign) {
+		to_wire(w, in, f);
+		return;
+	}
 	if (eth[0] & 1) {
 		tx_flood(w, in->conf.vlan, in, f);
 		to_wire(w, in, f);
@@ -178,9 +205,18 @@ static void forward(struct worker *w, struct instance *in, const struct gso_fram
 		to_local(w, in, to, f);
 	else
 		to_wire(w, in, f);
-	return;
-bad:
-	stat_add(&st->tx_bad, 1);
+}
+
+/* The instance has sent what its rate allows. What it still has stays in its own queue,
+ * and what it got rid of it may have back. */
+static void pause_tx(struct worker *w, struct instance *in, uint64_t until_ns)
+{
+	struct port_queue *q = worker_queue(w, in);
+
+	stat_add(&q->stats.tx_paused, 1);
+	if (in->port->ops->settle)
+		in->port->ops->settle(q);
+	worker_pause(w, in, until_ns);
 }
 
 /* On a link that is down frames are taken and lost, as by any NIC: holding them
@@ -196,25 +232,34 @@ static bool may_fetch(const struct worker *w)
 int tx_instance(struct worker *w, struct instance *in)
 {
 	struct port_queue *q = worker_queue(w, in);
-	int n;
+	int n, r = 0;
 
 	for (n = 0; n < TX_BUDGET; n++) {
 		struct gso_frame f;
-		int r;
+		uint64_t now = 0, wait;
 
+		if (in->rate.bits) {
+			now = clock_ns();
+			wait = rate_wait(&in->rate, now);
+			if (wait) {
+				pause_tx(w, in, now + wait);
+				break;
+			}
+		}
 		if (!may_fetch(w)) {
 			xsk_tx_kick(&w->xsk);
 			if (!may_fetch(w))
 				break;
 		}
 		r = in->port->ops->fetch(q, &f);
-		if (r < 0)
-			return r;
-		if (!r)
+		if (r <= 0)
 			break;
+		if (in->rate.bits)
+			rate_charge(&in->rate, now, f.len);
 		forward(w, in, &f);
 	}
+	tx_settle(w);
 	if (w->xsk.need_kick)
 		xsk_tx_kick(&w->xsk);
-	return n;
+	return r < 0 ? r : n;
 }

@@ -12,7 +12,8 @@
  *
  * Unicast to a local instance of the same VLAN goes to its port with offloads
  * kept; broadcast and multicast go to all of them and to the wire; the rest goes to
- * the wire, segmented and checksummed.
+ * the wire, segmented and checksummed. When the instance has sent what its rate allows,
+ * its queue is not looked at until it may send again.
  *
  * Return: number of frames taken, -errno: the port is broken
  */
@@ -23,8 +24,13 @@ int tx_instance(struct worker *w, struct instance *in);
  * @vlan:	VLAN identifier, 0: untagged
  * @from:	sender, which is left out; NULL: the wire
  * @f:		frame, untagged; borrowed
+ *
+ * tx_settle() is due after the burst.
  */
 void tx_flood(struct worker *w, uint16_t vlan, const struct instance *from,
 	      const struct gso_frame *f);
+
+/** tx_settle() - end of a burst: tell the instances of what they were given */
+void tx_settle(struct worker *w);
 
 #endif

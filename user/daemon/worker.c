@@ -5,7 +5,8 @@
  * One round: receive a burst; now and then, or when there was none, look at
  * everything else through epoll (ports with frames to send, the flood socket,
  * calls from the control thread). When nothing happens the epoll_wait() is where
- * the thread sleeps, so whatever has work must be readable there.
+ * the thread sleeps, so whatever has work must be readable there. What an instance has to
+ * send while it must not, by its rate, is not asked for until it may.
  */
 #include <errno.h>
 #include <sched.h>
@@ -29,9 +30,12 @@
 #define IO_MIN_NS 20000 /* between looks at the other descriptors under load */
 #define IO_MAX_NS 160000
 /* Adaptive: bursts closer than this are waited for awake, for SPIN_NS. */
-#define SPIN_GAP_NS  30000
-#define SPIN_NS	     100000
-#define GAP_MAX_NS   1000000  /* longer gaps count as this */
+#define SPIN_GAP_NS 60000
+#define SPIN_NS	    100000
+#define GAP_MAX_NS  120000 /* longer gaps count as this: a lone one changes little */
+/* Silence until which the fill ring stays as it is: what was put into it more than the
+ * load needs would come round, cold, when the load goes on. A sleep ends then, once. */
+#define LULL_NS	     2000000
 #define STALL_NS     10000000 /* try a link that is down again */
 #define MAX_EVENTS   64
 #define ETH_OVERHEAD 22 /* bytes: Ethernet header and two VLAN tags */
@@ -57,6 +61,50 @@ static void unwatch(struct worker *w, int fd)
 	epoll_ctl(w->epfd, EPOLL_CTL_DEL, fd, NULL);
 }
 
+/* Shall the thread see that @in has something to send? */
+static void listen_to(struct worker *w, const struct instance *in, bool on)
+{
+	uint16_t slot = GN_INSTANCE_INDEX(in->id);
+	struct epoll_event ev = { .events = on ? EPOLLIN : 0, .data.u64 = slot };
+
+	epoll_ctl(w->epfd, EPOLL_CTL_MOD, worker_queue(w, in)->fd, &ev);
+}
+
+void worker_pause(struct worker *w, const struct instance *in, uint64_t until_ns)
+{
+	struct port_queue *q = worker_queue(w, in);
+
+	if (q->paused_until)
+		return;
+	q->paused_until = until_ns;
+	w->paused[w->npaused++] = GN_INSTANCE_INDEX(in->id);
+	if (until_ns < w->pause_due)
+		w->pause_due = until_ns;
+	listen_to(w, in, false);
+}
+
+/* End the pauses that are over by @now_ns, and that of @del, which goes. */
+static void resume(struct worker *w, uint64_t now_ns, const struct instance *del)
+{
+	uint32_t n = 0;
+
+	w->pause_due = UINT64_MAX;
+	for (uint32_t i = 0; i < w->npaused; i++) {
+		const struct instance *in = w->view.slot[w->paused[i]];
+		struct port_queue *q = worker_queue(w, in);
+
+		if (in != del && q->paused_until > now_ns) {
+			w->paused[n++] = w->paused[i];
+			if (q->paused_until < w->pause_due)
+				w->pause_due = q->paused_until;
+			continue;
+		}
+		q->paused_until = 0;
+		listen_to(w, in, true);
+	}
+	w->npaused = n;
+}
+
 int worker_create(const struct worker_conf *conf, struct worker **out)
 {
 	struct worker *w = calloc(1, sizeof(*w));
@@ -65,6 +113,7 @@ int worker_create(const struct worker_conf *conf, struct worker **out)
 	if (!w)
 		return -ENOMEM;
 	w->conf = *conf;
+	w->pause_due = UINT64_MAX;
 	w->umem.fd = w->epfd = w->wakefd = -1;
 	pthread_mutex_init(&w->call_lock, NULL);
 	err = umem_init(&w->umem, conf->chunks,
@@ -180,6 +229,8 @@ static unsigned int serve(struct worker *w, uint64_t wait_ns)
 	uint64_t wakes;
 	int n;
 
+	if (w->npaused)
+		resume(w, clock_ns(), NULL);
 	n = epoll_pwait2(w->epfd, ev, MAX_EVENTS, wait_ns == UINT64_MAX ? NULL : &ts,
 			 NULL);
 	for (int i = 0; i < n; i++) {
@@ -220,10 +271,12 @@ static uint64_t sleep_ns(const struct worker *w, uint64_t now_ns, uint64_t idle_
 	if (w->conf.poll == POLL_BUSY ||
 	    (w->conf.poll == POLL_ADAPTIVE && gap_ns < SPIN_GAP_NS && idle_ns < SPIN_NS))
 		return 0;
-	/* Descriptors the kernel refused for now: come back soon. */
+	/* Descriptors that the kernel has just refused: come back soon. */
 	if (w->xsk.need_kick)
 		return w->xsk.stalled ? STALL_NS : IO_MIN_NS;
 	deadline = agg_deadline(&w->agg);
+	if (w->pause_due < deadline)
+		deadline = w->pause_due;
 	if (deadline == UINT64_MAX)
 		return UINT64_MAX;
 	return deadline > now_ns ? deadline - now_ns : 0;
@@ -237,8 +290,11 @@ static void *worker_main(void *arg)
 
 	/* What was in the stream before us is nobody's. */
 	if (w->conf.stream) {
-		w->next_seq = __atomic_load_n(&w->conf.stream->prod, __ATOMIC_ACQUIRE);
-		__atomic_store_n(&w->conf.stream->cons, w->next_seq, __ATOMIC_RELEASE);
+		uint32_t prod = __atomic_load_n(&w->conf.stream->prod, __ATOMIC_ACQUIRE);
+
+		w->records.s = w->conf.stream;
+		stream_seek(&w->records, prod);
+		__atomic_store_n(&w->conf.stream->cons, prod, __ATOMIC_RELEASE);
 	}
 	while (!w->stopping) {
 		/* Acquire pairs with worker_call()'s release: fn and arg are there. */
@@ -262,7 +318,10 @@ static void *worker_main(void *arg)
 			wait = sleep_ns(w, now, now - last_rx, gap);
 			if (wait) {
 				stat_add(&w->stats.sleeps, 1);
-				xsk_rx_deep(&w->xsk);
+				if (now - last_rx >= LULL_NS)
+					xsk_rx_deep(&w->xsk);
+				else if (wait > LULL_NS)
+					wait = LULL_NS;
 				xsk_refill(&w->xsk);
 			}
 		}
@@ -342,6 +401,10 @@ static void do_add(struct worker *w, void *arg)
 	int fd = worker_queue(w, in)->fd, err;
 
 	inst_view_add(&w->view, in);
+	if (in->port->rx_depth > w->xsk.least)
+		w->xsk.least = in->port->rx_depth;
+	/* A jumbo frame is several mbufs with one claim. */
+	agg_later(&w->agg, in->id, in->port->reads && !w->jumbo);
 	err = fd >= 0 ? watch(w, fd, GN_INSTANCE_INDEX(in->id)) : 0;
 	if (err)
 		log_err("%s: instance %s cannot send: %s", w->conf.ifname, in->conf.name,
@@ -354,6 +417,8 @@ static void do_del(struct worker *w, void *arg)
 	int fd = worker_queue(w, in)->fd;
 
 	rx_flush(w, UINT64_MAX);
+	agg_later(&w->agg, in->id, false);
+	resume(w, 0, in);
 	if (fd >= 0)
 		unwatch(w, fd);
 	inst_view_del(&w->view, in);

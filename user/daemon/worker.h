@@ -16,6 +16,7 @@
 #include "agg.h"
 #include "flow.h"
 #include "instance.h"
+#include "stream.h"
 #include "xsk.h"
 
 #define WORKER_BURST 64 /* descriptors per round; less than GN_STREAM_GAP */
@@ -61,14 +62,19 @@ struct worker {
 	struct inst_view view;
 	struct flow_table flows;
 	struct worker_stats stats;
-	uint64_t rx_shape;	 /* see check_next() in rx.c; 0: none */
-	uint32_t next_seq;	 /* of the stream's records, the first unread */
-	struct mbuf *rx_partial; /* multi-buffer frame still incomplete, or NULL */
-	bool rx_skip;		 /* its rest is thrown away */
-	uint8_t *jumbo;		 /* [PORT_MAX_FRAME] where a frame longer than a
-				  * chunk is built; NULL: no multi-buffer */
-	int epfd;		 /* everything the thread sleeps on */
-	int wakefd;		 /* eventfd of worker_call() */
+	uint64_t rx_shape;	      /* see check_next() in rx.c; 0: none */
+	struct stream_reader records; /* of the queue's stream */
+	struct mbuf *rx_partial;      /* multi-buffer frame still incomplete, or NULL */
+	bool rx_skip;		      /* its rest is thrown away */
+	uint8_t *jumbo;		      /* [PORT_MAX_FRAME] where a frame longer than a
+				       * chunk is built; NULL: no multi-buffer */
+	uint16_t unsettled[GN_MAX_INSTANCES]; /* [nunsettled] slots: injected to */
+	uint32_t nunsettled;
+	uint16_t paused[GN_MAX_INSTANCES]; /* [npaused] slots: see worker_pause() */
+	uint32_t npaused;
+	uint64_t pause_due; /* the first one's end; UINT64_MAX: none */
+	int epfd;	    /* everything the thread sleeps on */
+	int wakefd;	    /* eventfd of worker_call() */
 	pthread_t thread;
 	bool started;			    /* control thread */
 	bool stopping;			    /* worker: set by the last call */
@@ -107,6 +113,12 @@ void worker_add_instance(struct worker *w, struct instance *in);
 
 /** worker_del_instance() - control thread: on return @w holds no reference to @in */
 void worker_del_instance(struct worker *w, struct instance *in);
+
+/**
+ * worker_pause() - on the worker: do not look at what @in sends before @until_ns,
+ * CLOCK_MONOTONIC; it is not looked at already: nothing
+ */
+void worker_pause(struct worker *w, const struct instance *in, uint64_t until_ns);
 
 /* The instance's queue on this worker. */
 static inline struct port_queue *worker_queue(const struct worker *w,

@@ -15,9 +15,9 @@
 #include "stat.h"
 #include "../lib/log.h"
 
-#define COMP_BATCH    64   /* completions reaped at once */
-#define DEPTH_ROUNDS  1024 /* bursts to look at before the fill ring gets shallower */
-#define BIND_TRIES    20   /* while the queue is busy: 2 s in all */
+#define COMP_BATCH    64  /* completions reaped at once */
+#define DEPTH_ROUNDS  256 /* bursts to look at before the fill ring gets shallower */
+#define BIND_TRIES    20  /* while the queue is busy: 2 s in all */
 #define BIND_RETRY_NS 100000000
 
 /* Best first. Copy mode with multi-buffer before zero copy without it would cost
@@ -108,6 +108,7 @@ int xsk_open(struct xsk *x, const char *ifname, uint32_t queue, struct umem *u,
 	x->fd = xsk_socket__fd(x->sock);
 	x->pool = pool;
 	x->tx_limit = pool->nchunks / 4;
+	x->least = XSK_RX_DEPTH;
 	x->multi_buffer = bind_flags[i] & XDP_USE_SG;
 	x->zerocopy = !getsockopt(x->fd, SOL_XDP, XDP_OPTIONS, &opts, &len) &&
 		      opts.flags & XDP_OPTIONS_ZEROCOPY;
@@ -131,10 +132,11 @@ uint32_t xsk_rx_pending(struct xsk *x)
 
 	if (n > x->peak)
 		x->peak = n;
-	if (n >= x->depth / 2) {
-		xsk_rx_deep(x);
+	if (n >= x->depth / 2 && x->depth < XSK_RX_SIZE) {
+		x->depth *= 2;
+		x->peak = x->rounds = 0;
 	} else if (++x->rounds == DEPTH_ROUNDS) {
-		while (x->depth > XSK_RX_DEPTH && x->depth > 4 * x->peak)
+		while (x->depth > x->least && x->depth > 4 * x->peak)
 			x->depth /= 2;
 		x->peak = x->rounds = 0;
 	}

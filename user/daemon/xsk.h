@@ -27,8 +27,10 @@
 
 /* Ring entries, powers of two. A TCP sender's whole default window, 6 MiB, fits behind a
  * worker that is away for a moment. */
-#define XSK_RX_SIZE  4096
-#define XSK_RX_DEPTH 256 /* buffers that wait in the fill ring, at the least */
+#define XSK_RX_SIZE 4096
+/* Buffers that wait in the fill ring, at the least, of a worker that leaves the packets
+ * alone; its ports may want more (port.h, rx_depth) */
+#define XSK_RX_DEPTH 512
 #define XSK_TX_SIZE  2048
 
 /* X(field, meaning): written by the worker. */
@@ -56,6 +58,7 @@ struct xsk {
 	bool multi_buffer;
 	bool need_kick;	   /* tx descriptors await a wakeup */
 	bool stalled;	   /* the last wakeup failed: the link is down */
+	uint32_t least;	   /* depth never goes below: what the worker's ports want */
 	uint32_t depth;	   /* buffers to keep in the fill ring, see xsk_rx_pending() */
 	uint32_t peak;	   /* most that waited since depth was set */
 	uint32_t rounds;   /* bursts since then */
@@ -84,14 +87,19 @@ void xsk_close(struct xsk *x);
  * xsk_rx_pending() - buffers in the RX ring; sets how deep the fill ring is kept
  *
  * The kernel writes the buffers of the fill ring in turn, all of them, before it writes
- * the first one again. 2,048 frames are more than a core's cache holds, 256 are not, and
- * the difference is a tenth of all frames a second. So while this thread polls and the
- * ring never holds much, few buffers circulate; a peak brings the full depth back at
- * once.
+ * the first one again. 2,048 frames are more than a core's cache holds, 512 are not, and
+ * the difference is a tenth of all frames a second; with 256 a worker that is held up for
+ * a tenth of a millisecond loses frames at half the rate. So while this thread polls and
+ * the ring never holds much, few buffers circulate; a ring that fills to half the depth
+ * doubles it.
  */
 uint32_t xsk_rx_pending(struct xsk *x);
 
-/** xsk_rx_deep() - full depth, before the thread sleeps and the ring has to last */
+/**
+ * xsk_rx_deep() - full depth, before the thread sleeps for long and the ring has to last
+ *
+ * Costs the next XSK_RX_SIZE frames their warm buffers.
+ */
 void xsk_rx_deep(struct xsk *x);
 
 /** xsk_refill() - give free chunks to the kernel until the fill ring has its depth */

@@ -244,10 +244,12 @@ static int vhost_open(const struct port_conf *conf, const struct port_env *env,
 	if (!vp)
 		return -ENOMEM;
 	vp->p.ops = &port_vhost_ops;
+	vp->p.reads = true;
+	vp->p.rx_depth = PORT_RX_COPIES;
 	vp->env = env;
 	vp->conf = *conf;
 	vp->listen_fd = vp->conn_fd = vp->timer_fd = vp->trouble_fd = -1;
-	vu_dev_init(&vp->dev, &dev_ops, vp, conf->mtu);
+	vu_dev_init(&vp->dev, &dev_ops, vp, conf->mac, conf->mtu);
 	for (unsigned int i = 0; i < VU_MAX_PAIRS; i++)
 		pthread_mutex_init(&vp->rx_lock[i], NULL);
 	vp->p.queue = calloc(nqueues, sizeof(struct port_queue *));
@@ -295,4 +297,5 @@ const struct port_ops port_vhost_ops = {
 	.fetch = vhost_fetch,
 	.dma_log = vhost_dma_log,
 	.settle = settle_queue,
+	.link = vhost_link,
 };

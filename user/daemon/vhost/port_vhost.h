@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Inside of the vhost-user port: what its control side (port_vhost.c,
- * port_vhost_conn.c) and its packet path (port_vhost_path.c) share.
+ * port_vhost_conn.c) and its packet path (port_vhost_path.c, port_vhost_deliver.c)
+ * share.
  *
  * The control side owns the socket and struct vu_dev. A worker owns its vhost_queue,
  * and the rings that the plan gives it. The plan is made anew after each message that
@@ -41,6 +42,7 @@ struct vhost_ring {
 	bool armed;	/* transmit: the guest was asked to kick */
 	unsigned int
 		unpublished;   /* transmit: chains put since the last vring_publish() */
+	bool quietly;	       /* receive: published to without a notification */
 	pthread_mutex_t *lock; /* receive: NULL: no other worker uses the ring */
 };
 
@@ -123,12 +125,41 @@ int vhost_conn_open(struct vhost_port *vp);
 /** vhost_conn_close() - hang up, and take no other */
 void vhost_conn_close(struct vhost_port *vp);
 
+/** vhost_link() - port_ops.link() */
+void vhost_link(struct port *p, bool up);
+
 void vhost_deliver(struct port_queue *q, struct mbuf_pool *pool, struct mbuf **head,
 		   unsigned int n);
 void vhost_inject(struct port_queue *q, const struct gso_frame *f);
 int vhost_fetch(struct port_queue *q, struct gso_frame *f);
 
-/** vhost_settle() - on the worker: put and publish what it holds */
+/** vhost_usable() - on the worker: do the plan and its rings stand? */
+bool vhost_usable(const struct vhost_queue *vq);
+
+/** vhost_trouble() - on the worker: a ring or the memory is broken; the plan is left
+ * alone, and the control thread told */
+void vhost_trouble(struct vhost_queue *vq, const char *why);
+
+/** vhost_notify() - one interrupt for all that was published since the last one, if it is
+ * wanted */
+void vhost_notify(struct vhost_queue *vq, const struct vhost_ring *r);
+
+/** vhost_publish() - what was put becomes visible, then vhost_notify() */
+void vhost_publish(struct vhost_queue *vq, const struct vhost_ring *r);
+
+static inline void vhost_lock(struct vhost_ring *r)
+{
+	if (r->lock)
+		pthread_mutex_lock(r->lock);
+}
+
+static inline void vhost_unlock(struct vhost_ring *r)
+{
+	if (r->lock)
+		pthread_mutex_unlock(r->lock);
+}
+
+/** vhost_settle() - on the worker: put and publish what it holds, notify of all */
 void vhost_settle(struct vhost_queue *vq);
 
 /** vhost_sock_connect() - to a front end that listens at @path. Return: 0, -errno */

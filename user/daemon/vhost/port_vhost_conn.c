@@ -18,6 +18,7 @@
 
 #include "port_vhost.h"
 #include "../stat.h"
+#include "../../lib/fds.h"
 #include "../../lib/log.h"
 
 #define RETRY_MIN_MS  50
@@ -104,32 +105,6 @@ static void on_trouble(void *arg, uint32_t events)
 		vhost_go(vp);
 }
 
-/* Descriptors that came with a part of the message. Return: false: more than can be */
-static bool take_fds(struct vu_msg *m, struct msghdr *msg)
-{
-	bool ok = !(msg->msg_flags & MSG_CTRUNC);
-
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
-		unsigned int n =
-			(unsigned int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (unsigned int i = 0; i < n; i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
-			if (m->nfds < VU_MAX_FDS) {
-				m->fd[m->nfds++] = fd;
-			} else {
-				close(fd);
-				ok = false;
-			}
-		}
-	}
-	return ok;
-}
-
 /*
  * Read what there is of the message, and no byte of the next one: its descriptors
  * would come along. Return: 1: complete, 0: not yet, -errno; -ENODATA: the end
@@ -139,29 +114,18 @@ static int read_message(struct vhost_port *vp)
 	for (;;) {
 		bool in_hdr = vp->got < VU_HDR_SIZE;
 		uint32_t want = in_hdr ? VU_HDR_SIZE : VU_HDR_SIZE + vp->msg.size;
-		union {
-			char buf[CMSG_SPACE(VU_MAX_FDS * sizeof(int))];
-			struct cmsghdr align;
-		} control;
-		struct iovec iov = {
-			.iov_base = in_hdr ? vp->hdr + vp->got
-					   : vp->msg.payload + (vp->got - VU_HDR_SIZE),
-			.iov_len = want - vp->got,
-		};
-		struct msghdr msg = {
-			.msg_iov = &iov,
-			.msg_iovlen = 1,
-			.msg_control = control.buf,
-			.msg_controllen = sizeof(control.buf),
-		};
+		uint8_t *to = in_hdr ? vp->hdr + vp->got
+				     : vp->msg.payload + (vp->got - VU_HDR_SIZE);
+		struct fds l = { vp->msg.fd, vp->msg.nfds, VU_MAX_FDS, false };
 		ssize_t n;
 
 		if (vp->got == want)
 			return 1;
-		n = recvmsg(vp->conn_fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+		n = fds_recv(vp->conn_fd, to, want - vp->got, &l, MSG_DONTWAIT);
+		vp->msg.nfds = l.n;
 		if (n < 0)
-			return errno == EAGAIN || errno == EINTR ? 0 : -errno;
-		if (!take_fds(&vp->msg, &msg)) {
+			return n == -EAGAIN || n == -EINTR ? 0 : (int)n;
+		if (l.lost) {
 			strcpy(vp->dev.why, "more descriptors than a message can have");
 			return -EPROTO;
 		}
@@ -179,11 +143,32 @@ static int read_message(struct vhost_port *vp)
 
 static int send_reply(struct vhost_port *vp, const struct vu_reply *r)
 {
-	if (!r->len || send(vp->conn_fd, r->buf, r->len, MSG_DONTWAIT | MSG_NOSIGNAL) ==
-			       (ssize_t)r->len)
+	const struct iovec iov = { (void *)r->buf, r->len };
+	ssize_t n;
+
+	if (!r->len)
+		return 0;
+	n = fds_send(vp->conn_fd, &iov, 1, &r->fd, r->fd >= 0,
+		     MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (r->fd >= 0)
+		close(r->fd);
+	if (n == (ssize_t)r->len)
 		return 0;
 	strcpy(vp->dev.why, "it does not read replies");
 	return -EIO;
+}
+
+void vhost_link(struct port *p, bool up)
+{
+	struct vhost_port *vp = (struct vhost_port *)p;
+	struct vu_reply r;
+
+	vu_dev_link(&vp->dev, up, &r);
+	/* A front end that does not read them asks for the state when it wants it. */
+	if (r.len && send(vp->dev.backend_fd, r.buf, r.len,
+			  MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)r.len)
+		say(vp, LOG_LVL_WARN,
+		    "was not told of the link:", "its channel takes no message");
 }
 
 static void on_message(void *arg, uint32_t events)

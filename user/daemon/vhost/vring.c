@@ -71,10 +71,16 @@ int vring_create(const struct vring_conf *c, const struct vu_mem *mem,
 		.conf = *c,
 	};
 	err = map_ring(v);
+	if (c->packed) {
+		v->pend = calloc(c->size, sizeof(*v->pend));
+		if (!v->pend)
+			err = -ENOMEM;
+	}
 	if (!err)
 		err = c->packed ? vring_packed_start(v, base)
 				: vring_split_start(v, base);
 	if (err) {
+		free(v->pend);
 		free(v);
 		return err;
 	}
@@ -91,8 +97,15 @@ uint32_t vring_destroy(struct vring *v)
 	base = v->published;
 	if (v->packed)
 		base |= base << 16;
+	free(v->pend);
 	free(v);
 	return base;
+}
+
+void vring_forget(struct vring *v)
+{
+	if (v->conf.keep)
+		v->conf.keep->version = 0;
 }
 
 int vring_remap(struct vring *v)
@@ -234,6 +247,13 @@ void vring_untake(struct vring *v, struct vring_vec *vec, const struct vring_cha
 	for (unsigned int i = 0; i < n; i++)
 		ndesc += c[i].ndesc;
 	vring_packed_untake(v, ndesc);
+}
+
+void vring_spoil(struct vring *v, const struct vring_vec *vec,
+		 const struct vring_chain *c, uint32_t written)
+{
+	if (vring_logging(v))
+		mark_written(v->log, vec, c, written);
 }
 
 void vring_put(struct vring *v, const struct vring_vec *vec, const struct vring_chain *c,

@@ -30,6 +30,7 @@
 #include <sys/uio.h>
 
 #include "../dma_log.h"
+#include "vring_keep.h"
 #include "vu_mem.h"
 
 #define VRING_MAX_SIZE 32768 /* descriptors; split: a power of two */
@@ -48,6 +49,9 @@ struct vring_conf {
 	/* Front end's addresses: split: descriptor table, available, used ring;
 	 * packed: descriptor ring, driver event, device event. */
 	uint64_t desc_uva, avail_uva, used_uva;
+	/* Packed: where the position is written down, and read when the ring is created;
+	 * room for @size notes. NULL: nowhere. */
+	struct vring_keep *keep;
 };
 
 /* Buffers of one or more chains. The caller provides the room; all start empty by n = 0.
@@ -80,8 +84,9 @@ struct vring;
  *		half of 0 (DPDK's virtio-user) means that both are the same.
  * @out:	set on success; caller destroys
  *
- * The ring goes on from the used position, which a split ring has in guest memory: chains
- * that a back end held when it died come again, and no buffer is lost.
+ * The ring goes on from the used position, which a split ring has in guest memory and a
+ * packed one in @c->keep, if what is there fits the ring: chains that a back end held
+ * when it died come again, and no buffer is lost.
  *
  * Return: 0, -EINVAL (size, alignment, @base, address not in one region of @mem), -ENOMEM
  */
@@ -94,6 +99,9 @@ int vring_create(const struct vring_conf *c, const struct vu_mem *mem,
  * taken and not published come again
  */
 uint32_t vring_destroy(struct vring *v);
+
+/** vring_forget() - the ring ends in order: the front end knows where it goes on */
+void vring_forget(struct vring *v);
 
 /**
  * vring_remap() - the memory table changed: find the ring's own addresses again
@@ -121,6 +129,14 @@ int vring_take(struct vring *v, struct vring_vec *vec, struct vring_chain *c);
  */
 void vring_untake(struct vring *v, struct vring_vec *vec, const struct vring_chain *c,
 		  unsigned int n);
+
+/**
+ * vring_spoil() - bytes of a chain were written that will not be given to the guest
+ * @written:	of its writable buffers, from their start; marked, since a guest's memory
+ *		is what its log says. vring_untake() follows
+ */
+void vring_spoil(struct vring *v, const struct vring_vec *vec,
+		 const struct vring_chain *c, uint32_t written);
 
 /**
  * vring_put() - a chain is done; the guest does not see it yet

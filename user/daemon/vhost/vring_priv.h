@@ -70,9 +70,10 @@ struct vring {
 	uint16_t signalled;   /* published at the last should_notify() */
 	uint16_t held;	      /* packed: descriptors from published to next */
 	uint16_t back;	      /* packed: descriptors from next to seen */
-	uint16_t first_flags; /* packed: held back until publish() */
+	uint16_t npend;	      /* packed: entries of pend */
 	uint32_t unsignalled; /* slots published since the last should_notify() */
 
+	struct vring_note *pend; /* packed: [size] put, not published */
 	struct vring_conf conf;
 };
 

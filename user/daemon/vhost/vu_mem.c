@@ -197,7 +197,8 @@ void vu_map_destroy(struct vu_map *m)
 int vu_mem_add(struct vu_mem *m, uint64_t gpa, uint64_t uva, uint64_t size,
 	       uint64_t offset, int fd)
 {
-	struct vu_region r = { .gpa = gpa, .uva = uva, .size = size };
+	struct vu_region r = { .gpa = gpa, .uva = uva, .size = size, .offset = offset };
+	struct stat st;
 	unsigned int i;
 	int err;
 
@@ -214,6 +215,10 @@ int vu_mem_add(struct vu_mem *m, uint64_t gpa, uint64_t uva, uint64_t size,
 	err = vu_map_create(&r.map, fd, offset, size, &m->broken);
 	if (err)
 		return err;
+	if (!fstat(fd, &st)) {
+		r.dev = st.st_dev;
+		r.ino = st.st_ino;
+	}
 	r.base = r.map.base;
 	memmove(&m->region[i + 1], &m->region[i],
 		(m->nregions - i) * sizeof(struct vu_region));

@@ -31,10 +31,11 @@ struct vu_map {
 };
 
 struct vu_region {
-	uint64_t gpa;  /* guest physical address of the first byte */
-	uint64_t uva;  /* front end's address of it */
-	uint64_t size; /* bytes; 0: unused */
-	uint8_t *base; /* first byte here */
+	uint64_t gpa;		   /* guest physical address of the first byte */
+	uint64_t uva;		   /* front end's address of it */
+	uint64_t size;		   /* bytes; 0: unused */
+	uint8_t *base;		   /* first byte here */
+	uint64_t dev, ino, offset; /* the file that it is, and where in it */
 	struct vu_map map;
 };
 

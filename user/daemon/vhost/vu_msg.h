@@ -66,6 +66,9 @@ static inline void vu_set_fd(int *slot, int fd)
 	*slot = fd;
 }
 
+/** vu_ring_end() - vu_ring_stop() in order: the front end knows where it goes on */
+void vu_ring_end(struct vu_ring *r);
+
 /** vu_ring_stop() - nothing of the guest's memory is written for it any more */
 void vu_ring_stop(struct vu_ring *r);
 
@@ -80,6 +83,18 @@ int vu_add_mem_reg(struct vu_dev *d, struct vu_msg *m, struct vu_reply *r);
 int vu_rem_mem_reg(struct vu_dev *d, struct vu_msg *m, struct vu_reply *r);
 int vu_set_log_base(struct vu_dev *d, struct vu_msg *m, struct vu_reply *r);
 int vu_set_log_fd(struct vu_dev *d, struct vu_msg *m, struct vu_reply *r);
+
+/* vu_msg_config.c */
+int vu_get_config(struct vu_dev *d, struct vu_msg *m, struct vu_reply *r);
+int vu_set_config(struct vu_dev *d, struct vu_msg *m, struct vu_reply *r);
+
+/* vu_msg_inflight.c */
+int vu_get_inflight_fd(struct vu_dev *d, struct vu_msg *m, struct vu_reply *r);
+int vu_set_inflight_fd(struct vu_dev *d, struct vu_msg *m, struct vu_reply *r);
+
+/** vu_ring_keep() - where ring @index of @d is kept; it does not run. May be NULL; what
+ * is taken of vu_keep.h is in the ring's own */
+struct vring_keep *vu_ring_keep(struct vu_dev *d, uint32_t index);
 
 /* vu_msg_ring.c */
 int vu_set_vring_num(struct vu_dev *d, struct vu_msg *m, struct vu_reply *r);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "vu_keep.h"
 #include "vu_msg.h"
 
 static struct vu_ring *find_ring(struct vu_dev *d, uint32_t index)
@@ -72,11 +73,14 @@ static int ring_start(struct vu_dev *d, struct vu_ring *ring, uint32_t index)
 	c->event_idx = d->features & BIT(VIRTIO_RING_F_EVENT_IDX);
 	c->indirect = d->features & BIT(VIRTIO_RING_F_INDIRECT_DESC);
 	c->in_order = d->features & BIT(VIRTIO_F_IN_ORDER);
+	c->keep = c->packed ? vu_ring_keep(d, index) : NULL;
 	err = vring_create(c, &d->mem, &d->log, ring->base, &ring->vring);
-	if (err)
-		return vu_fail(d, err, "ring %u: size, base or addresses: %s", index,
-			       strerror(-err));
-	return 0;
+	if (!err)
+		return 0;
+	vu_keep_give(ring->own);
+	ring->own = NULL;
+	return vu_fail(d, err, "ring %u: size, base or addresses: %s", index,
+		       strerror(-err));
 }
 
 /* While the ring runs the log's part may change, and addresses with a restart. */
@@ -106,8 +110,11 @@ int vu_set_vring_addr(struct vu_dev *d, struct vu_msg *m, struct vu_reply *r)
 		vring_set_log(ring->vring, c->log_used, c->log_gpa);
 		return 0;
 	}
+	vring_forget(ring->vring);
 	ring->base = vring_destroy(ring->vring);
 	ring->vring = NULL;
+	vu_keep_give(ring->own);
+	ring->own = NULL;
 	return ring_start(d, ring, a.index);
 }
 
@@ -119,7 +126,7 @@ int vu_get_vring_base(struct vu_dev *d, struct vu_msg *m, struct vu_reply *r)
 
 	if (!ring)
 		return -EPROTO;
-	vu_ring_stop(ring);
+	vu_ring_end(ring);
 	s.num = ring->base;
 	vu_reply_with(r, m, &s, sizeof(s));
 	return 0;

@@ -9,6 +9,7 @@
 #include <linux/virtio_config.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "vu_msg.h"
 
@@ -16,7 +17,8 @@
 
 static const uint64_t offered_protocol =
 	BIT(VU_P_MQ) | BIT(VU_P_LOG_SHMFD) | BIT(VU_P_RARP) | BIT(VU_P_REPLY_ACK) |
-	BIT(VU_P_NET_MTU) | BIT(VU_P_CONFIGURE_MEM_SLOTS) | BIT(VU_P_STATUS);
+	BIT(VU_P_NET_MTU) | BIT(VU_P_BACKEND_REQ) | BIT(VU_P_CONFIG) |
+	BIT(VU_P_INFLIGHT_SHMFD) | BIT(VU_P_CONFIGURE_MEM_SLOTS) | BIT(VU_P_STATUS);
 
 /* ---- messages ------------------------------------------------------------------- */
 
@@ -53,7 +55,7 @@ static int reset_owner(struct vu_dev *d, struct vu_msg *m, struct vu_reply *r)
 {
 	for (unsigned int i = 0; i < VU_MAX_RINGS; i++) {
 		if (!(d->features & VU_F_PROTOCOL_FEATURES))
-			vu_ring_stop(&d->ring[i]);
+			vu_ring_end(&d->ring[i]);
 		d->ring[i].enabled = false;
 	}
 	return 0;
@@ -99,9 +101,13 @@ static int net_set_mtu(struct vu_dev *d, struct vu_msg *m, struct vu_reply *r)
 	return VU_REFUSED;
 }
 
-/* A channel for requests of ours. There are none: closed. */
 static int set_backend_req_fd(struct vu_dev *d, struct vu_msg *m, struct vu_reply *r)
 {
+	struct stat st;
+
+	if (fstat(m->fd[0], &st) || !S_ISSOCK(st.st_mode))
+		return vu_fail(d, -EPROTO, "the descriptor is not a socket");
+	vu_set_fd(&d->backend_fd, vu_take_fd(m, 0));
 	return 0;
 }
 
@@ -110,7 +116,7 @@ static int set_status(struct vu_dev *d, struct vu_msg *m, struct vu_reply *r)
 {
 	d->status = (uint8_t)vu_msg_u64(m);
 	for (unsigned int i = 0; !d->status && i < VU_MAX_RINGS; i++)
-		vu_ring_stop(&d->ring[i]);
+		vu_ring_end(&d->ring[i]);
 	return 0;
 }
 
@@ -129,8 +135,9 @@ enum fds {
 	FD_MANY,  /* the handler counts */
 };
 
-#define QUIET 1 /* workers must not run what it changes */
-#define SLOTS BIT(VU_P_CONFIGURE_MEM_SLOTS)
+#define QUIET  1 /* workers must not run what it changes */
+#define ANSWER 2 /* its reply is never an acknowledgement */
+#define SLOTS  BIT(VU_P_CONFIGURE_MEM_SLOTS)
 
 static const struct request {
 	const char *name;
@@ -145,7 +152,7 @@ static const struct request {
 	R(SET_FEATURES, set_features, 8, 8, FD_NONE, QUIET, 0),
 	R(SET_OWNER, set_owner, 0, 0, FD_NONE, 0, 0),
 	R(RESET_OWNER, reset_owner, 0, 0, FD_NONE, QUIET, 0),
-	R(SET_MEM_TABLE, vu_set_mem_table, 8, VU_MAX_PAYLOAD, FD_MANY, QUIET, 0),
+	R(SET_MEM_TABLE, vu_set_mem_table, 8, 264, FD_MANY, QUIET, 0),
 	R(SET_LOG_BASE, vu_set_log_base, 16, 16, FD_ONE, QUIET, BIT(VU_P_LOG_SHMFD)),
 	R(SET_LOG_FD, vu_set_log_fd, 0, 8, FD_MAYBE, 0, 0),
 	R(SET_VRING_NUM, vu_set_vring_num, 8, 8, FD_NONE, QUIET, 0),
@@ -161,7 +168,14 @@ static const struct request {
 	R(SET_VRING_ENABLE, vu_set_vring_enable, 8, 8, FD_NONE, QUIET, 0),
 	R(SEND_RARP, send_rarp, 8, 8, FD_NONE, QUIET, BIT(VU_P_RARP)),
 	R(NET_SET_MTU, net_set_mtu, 8, 8, FD_NONE, 0, BIT(VU_P_NET_MTU)),
-	R(SET_BACKEND_REQ_FD, set_backend_req_fd, 0, 8, FD_ONE, 0, 0),
+	R(SET_BACKEND_REQ_FD, set_backend_req_fd, 0, 8, FD_ONE, 0, BIT(VU_P_BACKEND_REQ)),
+	R(GET_CONFIG, vu_get_config, 12, VU_MAX_PAYLOAD, FD_NONE, ANSWER,
+	  BIT(VU_P_CONFIG)),
+	R(SET_CONFIG, vu_set_config, 12, VU_MAX_PAYLOAD, FD_NONE, 0, BIT(VU_P_CONFIG)),
+	R(GET_INFLIGHT_FD, vu_get_inflight_fd, 20, 24, FD_NONE, 0,
+	  BIT(VU_P_INFLIGHT_SHMFD)),
+	R(SET_INFLIGHT_FD, vu_set_inflight_fd, 20, 24, FD_ONE, QUIET,
+	  BIT(VU_P_INFLIGHT_SHMFD)),
 	R(GET_MAX_MEM_SLOTS, vu_get_max_mem_slots, 0, 0, FD_NONE, 0, SLOTS),
 	R(ADD_MEM_REG, vu_add_mem_reg, 40, 40, FD_ONE, QUIET, SLOTS),
 	R(REM_MEM_REG, vu_rem_mem_reg, 40, 40, FD_MAYBE, QUIET, SLOTS),
@@ -238,6 +252,7 @@ int vu_handle(struct vu_dev *d, struct vu_msg *m, struct vu_reply *r)
 	int err = -EPROTO;
 
 	r->len = 0;
+	r->fd = -1;
 	if (!q)
 		goto out;
 	d->why[0] = '\0';
@@ -251,11 +266,12 @@ int vu_handle(struct vu_dev *d, struct vu_msg *m, struct vu_reply *r)
 		name_failure(d, q->name);
 	if (err < 0) {
 		r->len = 0;
+		vu_set_fd(&r->fd, -1);
 		goto out;
 	}
 	/* Replies with content are their own acknowledgement. */
 	if (m->flags & VU_NEED_REPLY && d->protocol & BIT(VU_P_REPLY_ACK) &&
-	    r->len <= VU_HDR_SIZE)
+	    r->len <= VU_HDR_SIZE && !(q->flags & ANSWER))
 		vu_reply_u64(r, m, (uint64_t)err);
 	err = 0;
 out:

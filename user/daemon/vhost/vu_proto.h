@@ -23,7 +23,8 @@
 #define VU_MAX_RINGS   (2 * VU_MAX_PAIRS)
 #define VU_MAX_FDS     8   /* of one message: VHOST_MEMORY_BASELINE_NREGIONS */
 #define VU_HDR_SIZE    12  /* request, flags, size */
-#define VU_MAX_PAYLOAD 264 /* SET_MEM_TABLE with 8 regions, bytes */
+#define VU_MAX_CONFIG  256 /* of the configuration space, bytes */
+#define VU_MAX_PAYLOAD (12 + VU_MAX_CONFIG) /* SET_CONFIG, bytes */
 
 /* Names that Debian 12's headers lack; virtio 1.3, 5.1.3. */
 #define VU_F_GUEST_USO4 (1ULL << 54)
@@ -52,6 +53,10 @@ enum vu_request {
 	VU_SEND_RARP = 19,
 	VU_NET_SET_MTU = 20,
 	VU_SET_BACKEND_REQ_FD = 21,
+	VU_GET_CONFIG = 24,
+	VU_SET_CONFIG = 25,
+	VU_GET_INFLIGHT_FD = 31,
+	VU_SET_INFLIGHT_FD = 32,
 	VU_GET_MAX_MEM_SLOTS = 36,
 	VU_ADD_MEM_REG = 37,
 	VU_REM_MEM_REG = 38,
@@ -59,6 +64,9 @@ enum vu_request {
 	VU_GET_STATUS = 40,
 	VU_REQUEST_MAX
 };
+
+/* A request of the back end's. */
+#define VU_BACKEND_CONFIG_CHANGE 2
 
 /* Header flags. */
 #define VU_VERSION	1
@@ -73,6 +81,9 @@ enum {
 	VU_P_RARP = 2,
 	VU_P_REPLY_ACK = 3,
 	VU_P_NET_MTU = 4,
+	VU_P_BACKEND_REQ = 5,
+	VU_P_CONFIG = 9,
+	VU_P_INFLIGHT_SHMFD = 12,
 	VU_P_CONFIGURE_MEM_SLOTS = 15,
 	VU_P_STATUS = 16,
 };
@@ -91,7 +102,8 @@ struct vu_msg {
 
 struct vu_reply {
 	uint32_t len; /* 0: none */
-	uint8_t buf[VU_HDR_SIZE + 16];
+	int fd;	      /* to go along, closed by who sends; -1: none */
+	uint8_t buf[VU_HDR_SIZE + VU_MAX_PAYLOAD];
 };
 
 /* As in the messages. */
@@ -105,8 +117,9 @@ struct vu_ring {
 	uint32_t base;	     /* of a stopped ring */
 	int kick, call, err; /* eventfds, -1 */
 	bool addr_set;
-	bool enabled; /* by SET_VRING_ENABLE; see vu_ring_enabled() */
-	bool signal;  /* call is new: ops.go() signals once */
+	bool enabled;		/* by SET_VRING_ENABLE; see vu_ring_enabled() */
+	bool signal;		/* call is new: ops.go() signals once */
+	struct vring_keep *own; /* of vu_keep.h, while it runs; NULL */
 };
 
 struct vu_dev_ops {
@@ -124,7 +137,9 @@ struct vu_dev_ops {
 struct vu_dev {
 	const struct vu_dev_ops *ops;
 	void *owner;
-	uint32_t mtu; /* the most the guest may ask for, bytes */
+	uint8_t mac[6]; /* of the guest */
+	uint32_t mtu;	/* the most the guest may ask for, bytes */
+	bool link_down; /* of the interface behind it */
 
 	uint64_t features; /* negotiated */
 	uint64_t protocol; /* protocol features, negotiated */
@@ -135,12 +150,23 @@ struct vu_dev {
 	struct vu_map log_map; /* the front end's */
 	uint64_t log_size;     /* bytes */
 	bool log_broken;       /* atomic: its file is shorter than it said */
-	char why[128];	       /* reason of the last failure */
+	struct vu_map
+		inflight; /* the front end's, where rings are kept; see vring_keep.h */
+	uint16_t inflight_rings, inflight_size; /* of so many descriptors */
+	bool inflight_broken;			/* atomic, as above */
+	int backend_fd;				/* where requests of ours go, -1 */
+	char why[128];				/* reason of the last failure */
 };
 
-/** vu_dev_init() - no front end; @mtu in bytes */
+/** vu_dev_init() - no front end; @mac: of the guest; @mtu in bytes */
 void vu_dev_init(struct vu_dev *d, const struct vu_dev_ops *ops, void *owner,
-		 uint32_t mtu);
+		 const uint8_t mac[6], uint32_t mtu);
+
+/**
+ * vu_dev_link() - the interface's link went up or down
+ * @r:		the front end is to be told by this, on @d->backend_fd; len 0: it need not
+ */
+void vu_dev_link(struct vu_dev *d, bool up, struct vu_reply *r);
 
 /** vu_dev_reset() - the front end is gone: stop rings, unmap, close. Workers are quiet.
  */
@@ -180,7 +206,8 @@ bool vu_ring_enabled(const struct vu_dev *d, const struct vu_ring *r);
 static inline bool vu_dev_mem_broken(const struct vu_dev *d)
 {
 	return vu_mem_broken(&d->mem) ||
-	       __atomic_load_n(&d->log_broken, __ATOMIC_RELAXED);
+	       __atomic_load_n(&d->log_broken, __ATOMIC_RELAXED) ||
+	       __atomic_load_n(&d->inflight_broken, __ATOMIC_RELAXED);
 }
 
 /** vu_dev_broken() - why the guest or its memory broke the device, NULL: it is whole.
