@@ -51,8 +51,8 @@ void ram_fini(struct ram *ram);
  * @gpa:	at or above the end of the last block
  * @flags:	RAM_HUGE
  *
- * Return: 0; -EINVAL: alignment, order or size; -ENOSPC: RAM_MAX_BLOCKS; -ENOMEM; or
- * the -errno of memfd_create(), ftruncate() or mmap()
+ * Return: 0; -EINVAL: alignment, order or size; -ENOSPC: RAM_MAX_BLOCKS; -ENOMEM, also:
+ * not so many huge pages are free; or the -errno of memfd_create(), ftruncate() or mmap()
  */
 int ram_add(struct ram *ram, uint64_t gpa, uint64_t size, unsigned int flags);
 
@@ -73,6 +73,18 @@ const struct ram_block *ram_block_of(const struct ram *ram, uint64_t page);
 
 /** ram_at() - where page @page is mapped, NULL: padding or beyond */
 uint8_t *ram_at(const struct ram *ram, uint64_t page);
+
+/**
+ * ram_read(), ram_write() - copy @n pages, @page and what follows in its block
+ *
+ * Through the memfd where there is one that can: the pages need not be mapped here, so
+ * none of them takes a page fault, and a hole that is read stays one. hugetlbfs cannot
+ * write; then, and without a memfd, through the mapping.
+ *
+ * Return: 0; -EINVAL: there are no such pages; -errno of pread() or pwrite()
+ */
+int ram_read(const struct ram *ram, uint64_t page, unsigned int n, void *to);
+int ram_write(const struct ram *ram, uint64_t page, unsigned int n, const void *from);
 
 /** ram_gpa() - guest-physical address of page @page, which must exist */
 uint64_t ram_gpa(const struct ram *ram, uint64_t page);

@@ -24,7 +24,8 @@ struct state_writer {
 	uint8_t *buf;
 	size_t len, cap;
 	size_t section; /* offset of the open section's header, SIZE_MAX: none */
-	int err;	/* first error; sticky, so that only state_end_all() is checked */
+	unsigned int sections;
+	int err; /* first error; sticky, so that only state_finish() is checked */
 };
 
 struct state_section {
@@ -43,7 +44,7 @@ void state_put(struct state_writer *w, const void *data, size_t len);
 void state_put_u32(struct state_writer *w, uint32_t v);
 void state_put_u64(struct state_writer *w, uint64_t v);
 void state_end(struct state_writer *w);
-/** state_finish() - Return: 0, or the first error: -ENOMEM, -E2BIG */
+/** state_finish() - Return: 0, or the first error: -ENOMEM, -E2BIG, -EINVAL: misused */
 int state_finish(struct state_writer *w);
 
 /**

@@ -15,8 +15,9 @@
  *			before need not be: the first round sends all of them
  *	harvest()	take what was written since the last harvest
  *	clear()		arm the log again for pages that were harvested, just before they
- *			are read. Needed by KVM's manual protect only; others arm at
- *harvest stop()		no longer log
+ *			are read. Needed by KVM's manual protect only; the others arm
+ *			when they harvest
+ *	stop()		no longer log
  *
  * Threads: start, harvest and stop from one thread at a time; clear from any number of
  * threads, on disjoint ranges, not during harvest. Writers may run all the time.
@@ -24,9 +25,10 @@
 #ifndef VMM_DIRTY_H
 #define VMM_DIRTY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
-#include "ram.h"
+#include "../ram.h"
 
 #define DIRTY_MAX_SOURCES 16
 
@@ -44,8 +46,11 @@ struct dirty_ops {
 	 * the log is in doubt and all memory counts as dirty.
 	 */
 	int64_t (*harvest)(struct dirty_source *src, uint64_t *bitmap);
-	/* May be NULL. [first, first + n): whole words of the bitmap, one block. @taken:
-	 * [n / 64] bits to clear: only those that were harvested. */
+	/*
+	 * May be NULL. [first, first + n): whole words of the bitmap, in one block.
+	 * @taken: [n / 64] the pages among them that the caller reads afterwards, every
+	 * one of them: what is cleared here is in no later harvest.
+	 */
 	int (*clear)(struct dirty_source *src, uint64_t first, uint64_t n,
 		     const uint64_t *taken);
 	void (*stop)(struct dirty_source *src);
@@ -56,6 +61,10 @@ struct dirty_ops {
 struct dirty_source {
 	const struct dirty_ops *ops;
 	const struct ram *ram; /* outlives the source */
+	bool hasty;	       /* dirty_set_hasty() */
+	bool last;	       /* dirty_set_last() */
+	/* What not being hasty cost the last harvest that was not */
+	uint64_t thorough_ns;
 	/* Counted by dirty_set: */
 	uint64_t harvests, pages; /* pages reported, all harvests */
 	uint64_t in_doubt;	  /* harvests that failed: everything was resent */
@@ -82,9 +91,8 @@ int dirty_set_create(const struct ram *ram, struct dirty_set **set);
 /** dirty_set_destroy() - stop, destroy the sources; NULL is fine */
 void dirty_set_destroy(struct dirty_set *set);
 
-/** dirty_set_add() - takes @src over, also on failure. Return: 0, -ENOSPC; -EBUSY:
- * started
- */
+/** dirty_set_add() - takes @src over, also on failure. Return: 0, -ENOSPC; -EBUSY: it
+ * has been started */
 int dirty_set_add(struct dirty_set *set, struct dirty_source *src);
 
 /** dirty_set_start() - start all or none. Return: 0, or the -errno of the first that
@@ -107,13 +115,32 @@ void dirty_set_stop(struct dirty_set *set);
 int dirty_set_harvest(struct dirty_set *set, uint64_t *bitmap, uint64_t **by,
 		      struct dirty_found *found);
 
+/**
+ * dirty_set_hasty() - harvests may leave for a later one what takes long to find
+ *
+ * For those of a pre-copy's rounds. The one after the last writer has stopped must not be
+ * hasty, and at first none is.
+ */
+void dirty_set_hasty(struct dirty_set *set, bool hasty);
+
+/**
+ * dirty_set_last() - nobody writes any more until the next dirty_set_start()
+ *
+ * A harvest from now on need not arm the log again, which for PAGEMAP_SCAN is most of the
+ * work. So the next one may report the same pages again, with those that somebody wrote
+ * all the same.
+ */
+void dirty_set_last(struct dirty_set *set);
+
+/** dirty_set_thorough_ns() - what a harvest takes longer if it is not hasty */
+uint64_t dirty_set_thorough_ns(const struct dirty_set *set);
+
 /** dirty_set_clear() - call just before reading the pages; see struct dirty_ops.
  * Return: 0, -errno of the first that failed: the pages must be sent again */
 int dirty_set_clear(struct dirty_set *set, uint64_t first, uint64_t n,
 		    const uint64_t *taken);
 
-/* ---- kinds. Each sets *src on success; the set that it is added to frees it. --------
- */
+/* ---- kinds. Each sets *src on success; the set that it is added to frees it. ------ */
 
 struct dirty_kvm_slot {
 	uint32_t slot; /* address space << 16 | id, as in KVM_SET_USER_MEMORY_REGION */
@@ -126,7 +153,7 @@ struct dirty_kvm_slot {
  * @vm_fd:	of the calling process (KVM refuses others), kept by the caller
  *
  * start() and stop() set and clear KVM_MEM_LOG_DIRTY_PAGES of each slot. Source:
- * Documentation/virt/kvm/api.rst 4.8, 4.117, 7.18 (cap 8.x in older trees).
+ * Documentation/virt/kvm/api.rst 4.8 and 4.117.
  */
 int dirty_kvm_bitmap_create(const struct ram *ram, int vm_fd,
 			    const struct dirty_kvm_slot *slot, unsigned int nslots,
@@ -179,9 +206,9 @@ int dirty_pagemap_register(void *va, size_t bytes);
 
 /**
  * dirty_vhost_log_create() - the log of vhost and vhost-user devices (VHOST_F_LOG_ALL)
- * @log:	[@log_bytes] shared with the device; bit n is guest page n from gpa 0; the
- *		caller maps it, keeps it, and gives it to the device
- *(VHOST_USER_SET_LOG_BASE)
+ * @log:	[@log_bytes, a multiple of 8] shared with the device; bit n is guest page
+ *		n from gpa 0; the caller maps it, keeps it, and gives it to the device
+ *		(VHOST_USER_SET_LOG_BASE)
  * @enable:	called by start (true) and stop (false): the front end sends the features
  *		and ring addresses again. Returns 0, -errno
  */
@@ -206,7 +233,9 @@ int dirty_daemon_create(const struct ram *ram, const char *ctl, const char *ifac
  * dirty_user_create() - writes by this process's own devices and loaders
  *
  * KVM and PAGEMAP_SCAN do not see them, so whoever writes guest memory through the VMM's
- * own mapping calls dirty_user_mark() after the write. Cheap when not started.
+ * own mapping calls dirty_user_mark() after the write. Cheap when not started. For
+ * authors of VMMs (docs/migrate.md): the one here has no device that writes memory in its
+ * process.
  */
 int dirty_user_create(const struct ram *ram, struct dirty_source **src);
 void dirty_user_mark(struct dirty_source *src, uint64_t gpa, uint64_t len);

@@ -15,10 +15,10 @@
 
 #include <stdint.h>
 
-#include "chan.h"
-#include "ram.h"
-#include "receiver.h"
-#include "state.h"
+#include "../stream/chan.h"
+#include "../ram.h"
+#include "../stream/receiver.h"
+#include "../state.h"
 
 struct incoming_vm_ops {
 	/* Make the machine; *ram gets its memory, all zeros, blocks exactly as in @want

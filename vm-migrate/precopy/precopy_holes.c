@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * precopy_holes: pages that a log reports and that were never populated.
+ *
+ * A log may report them because it does not know, all of a large and empty memory at once
+ * (KVM's with INITIALLY_SET, a log that failed). They are looked up in the memfd, and not
+ * read: reading would fill the hole. The look-up comes after the harvest, so a page whose
+ * write was harvested is no hole in it. The kernel is asked once for each hole and once
+ * for each run of data, however many words of the bitmap they have.
+ */
+#include <errno.h>
+#include <unistd.h>
+
+#include "../../user/lib/bitmap.h"
+#include "precopy_impl.h"
+
+/* The first page of @b from @page on that is data or (SEEK_HOLE) a hole; its end: none.
+ * Memory that cannot be asked is data. */
+static uint64_t seek(const struct ram_block *b, uint64_t page, int whence)
+{
+	off_t base = (off_t)b->fd_offset - (off_t)(b->first_page << RAM_PAGE_SHIFT);
+	uint64_t end = b->first_page + (b->size >> RAM_PAGE_SHIFT);
+	off_t at;
+
+	if (page >= end)
+		return end;
+	at = b->fd < 0 ? -1
+		       : lseek(b->fd, base + (off_t)(page << RAM_PAGE_SHIFT), whence);
+	if (at < 0)
+		return whence == SEEK_HOLE || (b->fd >= 0 && errno == ENXIO) ? end : page;
+	/* A page of which a part is data is data. */
+	at += whence == SEEK_HOLE ? (off_t)RAM_PAGE_SIZE - 1 : 0;
+	page = (uint64_t)(at - base) >> RAM_PAGE_SHIFT;
+	return page < end ? page : end;
+}
+
+/* Bits of word @w that are in pages [@from, @to) */
+static uint64_t bits_in(uint64_t w, uint64_t from, uint64_t to)
+{
+	uint64_t first = w * BITMAP_BITS, mask = UINT64_MAX;
+
+	if (to <= first || from >= first + BITMAP_BITS)
+		return 0;
+	if (from > first)
+		mask &= UINT64_MAX << (from - first);
+	if (to < first + BITMAP_BITS)
+		mask &= ~(UINT64_MAX << (to - first));
+	return mask;
+}
+
+static void drop_holes_of(struct precopy *p, const struct ram_block *b)
+{
+	uint64_t w = b->first_page / BITMAP_BITS;
+	uint64_t words = w + bitmap_words(b->size >> RAM_PAGE_SHIFT);
+	uint64_t hole = 0, data = 0, end = 0; /* [hole, data), [data, end) */
+
+	for (; w < words; w++) {
+		uint64_t odd = p->bitmap[w] & ~p->populated[w];
+
+		while (odd) {
+			uint64_t page = w * BITMAP_BITS + (uint64_t)__builtin_ctzll(odd);
+			uint64_t holes, filled;
+
+			if (page >= end) {
+				hole = page;
+				data = seek(b, page, SEEK_DATA);
+				end = seek(b, data, SEEK_HOLE);
+				/* A hole that was filled, or data that went, between */
+				if (end <= data)
+					end = data + 1;
+			}
+			holes = odd & bits_in(w, hole, data);
+			filled = odd & bits_in(w, data, end);
+			p->bitmap[w] &= ~holes;
+			p->populated[w] |= filled;
+			odd &= ~(holes | filled);
+		}
+	}
+}
+
+void precopy_drop_holes(struct precopy *p)
+{
+	for (unsigned int i = 0; i < p->ram->nblocks; i++)
+		drop_holes_of(p, &p->ram->block[i]);
+}
