@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/* home_ops: get, put, atomics. Contract in home_int.h; agent's thread. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "home_int.h"
+
+static uint64_t page_count(const struct gm_hdr *h)
+{
+	uint64_t last = (h->bus + h->size - 1) >> GM_PAGE_SHIFT;
+
+	return last - (h->bus >> GM_PAGE_SHIFT) + 1;
+}
+
+struct op *home_op_new(struct session *s, struct home_region *r, const struct gm_hdr *h)
+{
+	struct op *o = calloc(1, sizeof(*o) + h->size);
+
+	if (!o)
+		return NULL;
+	o->session = s;
+	o->region = r;
+	o->hdr = *h;
+	o->next = s->ops;
+	o->prev = &s->ops;
+	if (o->next)
+		o->next->prev = &o->next;
+	s->ops = o;
+	return o;
+}
+
+void home_op_unlink(struct op *o)
+{
+	*o->prev = o->next;
+	if (o->next)
+		o->next->prev = o->prev;
+}
+
+void home_op_end(struct op *o)
+{
+	struct session *s = o->session;
+
+	if (s) {
+		bool get = o->hdr.op == GM_OP_GET && !o->status;
+
+		home_reply(s, &o->hdr, o->status, o->old, 0, get ? o->hdr.size : 0,
+			   o->data);
+		home_op_unlink(o);
+		if (!s->ops && s->fence) {
+			struct gm_hdr f = { .op = GM_OP_FENCE, .seq = s->fence };
+
+			s->fence = 0;
+			home_reply(s, &f, 0, 0, 0, 0, NULL);
+		}
+	}
+	free(o);
+}
+
+/* The page of an atomic is ours to touch. Once no window here can write to it, the word
+ * changes by our hand alone (once.h). */
+static int atomic_do(struct session *s, struct home_region *r, const struct gm_hdr *h,
+		     uint64_t *old)
+{
+	const struct attachment *a = NULL;
+	uint64_t page = home_page(r, h->bus);
+	int err = 0;
+
+	for (int i = 0; s && i < s->nat; i++)
+		if (s->at[i].region == r)
+			a = &s->at[i];
+	/* Who has asked is gone; if it comes back it will ask again. */
+	if (!a)
+		return -ECONNABORTED;
+	if (a->once && coh_page(r->coh, page)->holder != COH_SHUT) {
+		err = window_protect(r->win, page, 1);
+		if (err)
+			return err;
+		coh_shut(r->coh, page, true);
+	}
+	home_dirty(r, page, 1);
+	*old = once_do(r->meta->once, a->once, h, home_memory(r, h->bus),
+		       h->bus - r->desc.bus);
+	return 0;
+}
+
+/* A page of a get, a put or an atomic is ours to touch. */
+void home_op_page(struct home_region *r, struct op *o, const struct coh_act *a)
+{
+	uint64_t page_bus = r->desc.bus + (a->page << GM_PAGE_SHIFT);
+	uint64_t from = o->hdr.bus > page_bus ? o->hdr.bus : page_bus;
+	uint64_t to = o->hdr.bus + o->hdr.size;
+	size_t at = (size_t)(from - o->hdr.bus);
+
+	if (to > page_bus + GM_PAGE_SIZE)
+		to = page_bus + GM_PAGE_SIZE;
+	if (a->status)
+		o->status = a->status;
+	else if (o->hdr.op == GM_OP_GET)
+		memcpy(o->data + at, home_memory(r, from), to - from);
+	else if (o->hdr.op == GM_OP_PUT)
+		memcpy(home_memory(r, from), o->data + at, to - from);
+	else
+		o->status = atomic_do(o->session, r, &o->hdr, &o->old);
+	if (o->hdr.op == GM_OP_PUT)
+		home_dirty(r, a->page, 1);
+	if (!--o->waiting)
+		home_op_end(o);
+}
+
+/* Ask the coherence for every page of a get, put or atomic that cannot be done at once.
+ */
+static void wait_pages(struct session *s, struct home_region *r, const struct gm_hdr *h,
+		       const uint8_t *payload)
+{
+	uint64_t page = home_page(r, h->bus), n = page_count(h);
+	struct op *o = home_op_new(s, r, h);
+
+	if (!o) {
+		home_reply(s, h, -ENOMEM, 0, 0, 0, NULL);
+		return;
+	}
+	if (h->op == GM_OP_PUT)
+		memcpy(o->data, payload, h->size);
+	o->waiting = (uint32_t)n + 1;
+	for (uint64_t i = 0; i < n; i++) {
+		enum coh_want want = h->op == GM_OP_GET ? COH_WANT_READ : COH_WANT_WRITE;
+		uint64_t bus = r->desc.bus + ((page + i) << GM_PAGE_SHIFT);
+		int err;
+
+		if (h->op == GM_OP_PUT && gm_in_range(bus, GM_PAGE_SIZE, h->bus, h->size))
+			want = COH_WANT_REPLACE;
+		err = coh_request(r->coh, COH_HOME_SLOT, page + i, want, false,
+				  (uint64_t)(uintptr_t)o);
+		if (err) {
+			o->status = err;
+			o->waiting--;
+		}
+	}
+	if (!--o->waiting)
+		home_op_end(o);
+}
+
+void home_do_access(struct session *s, struct home_region *r, const struct gm_hdr *h,
+		    const uint8_t *payload)
+{
+	bool write = h->op != GM_OP_GET;
+	uint8_t *p = home_memory(r, h->bus);
+	uint64_t old = 0;
+	int err;
+
+	if (!coh_ready(r->coh, home_page(r, h->bus), page_count(h), write)) {
+		wait_pages(s, r, h, payload);
+	} else if (h->op == GM_OP_GET) {
+		home_reply(s, h, 0, 0, 0, h->size, p);
+	} else if (h->op == GM_OP_PUT) {
+		home_dirty(r, home_page(r, h->bus), page_count(h));
+		memcpy(p, payload, h->size);
+		home_reply(s, h, 0, 0, 0, 0, NULL);
+	} else {
+		err = atomic_do(s, r, h, &old);
+		home_reply(s, h, err, old, 0, 0, NULL);
+	}
+}

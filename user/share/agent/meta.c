@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/* meta: state that outlives an agent. Theory and contract in meta.h; agent's thread. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "coh.h"
+#include "meta.h"
+
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434 /* 5.3 */
+#endif
+
+#define MAGIC	     0x34544d474d4547ull /* "GEMGMT4" */
+#define KEEP_HOME    4096
+#define KEEP_IMPORT  16384
+#define KEEP_RELEASE 256 /* more pages than these are given back when none is kept */
+
+struct layout {
+	size_t slots, table, once, entries, bytes;	     /* home */
+	size_t held, given, given_bytes, staged, stage, len; /* import */
+};
+
+static size_t up(size_t n)
+{
+	return (n + GM_PAGE_SIZE - 1) & ~(size_t)(GM_PAGE_SIZE - 1);
+}
+
+static struct layout layout(uint64_t size)
+{
+	uint64_t pages = size >> GM_PAGE_SHIFT;
+	struct layout l = { .slots = GM_PAGE_SIZE };
+
+	l.table = l.slots + up(GM_SLOT_MAX * sizeof(struct meta_slot));
+	l.once = l.table + up(coh_size(pages));
+	l.entries = l.once + up(sizeof(struct once));
+	l.bytes = l.entries + up(KEEP_HOME * sizeof(struct keep_entry));
+	l.held = l.bytes + ((size_t)KEEP_HOME << GM_PAGE_SHIFT);
+	l.given = l.held + up(pages);
+	l.given_bytes = l.given + up(KEEP_IMPORT * sizeof(struct keep_entry));
+	l.staged = l.given_bytes + ((size_t)KEEP_IMPORT << GM_PAGE_SHIFT);
+	l.stage = l.staged + up(pages);
+	l.len = l.stage + size;
+	return l;
+}
+
+static void keep_reset(struct keep *k)
+{
+	k->n = k->most = k->nunused = 0;
+	for (unsigned int i = k->room; i--;)
+		k->unused[k->nunused++] = i;
+}
+
+static bool keep_map(struct keep *k, uint8_t *entries, uint8_t *bytes, unsigned int room)
+{
+	k->entries = (struct keep_entry *)entries;
+	k->bytes = bytes;
+	k->room = room;
+	k->order = calloc(room, sizeof(*k->order));
+	k->unused = calloc(room, sizeof(*k->unused));
+	return k->order && k->unused;
+}
+
+/* Return: false: errno says why */
+static bool map(struct meta *m, uint64_t size)
+{
+	struct layout l = layout(size);
+	void *p = mmap(NULL, l.len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+		       m->fd, 0);
+
+	if (p == MAP_FAILED)
+		return false;
+	m->map = p;
+	m->len = l.len;
+	m->hdr = p;
+	m->slots = (struct meta_slot *)(m->map + l.slots);
+	m->table = m->map + l.table;
+	m->once = (struct once *)(m->map + l.once);
+	m->held = m->map + l.held;
+	m->staged = m->map + l.staged;
+	m->stage = m->map + l.stage;
+	return keep_map(&m->keep, m->map + l.entries, m->map + l.bytes, KEEP_HOME) &&
+	       keep_map(&m->given, m->map + l.given, m->map + l.given_bytes, KEEP_IMPORT);
+}
+
+int meta_create(enum meta_kind kind, uint64_t size, struct meta **out)
+{
+	struct meta *m = calloc(1, sizeof(*m));
+	int err;
+
+	if (!m)
+		return -ENOMEM;
+	m->fd = memfd_create("ghostmem-meta", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (m->fd < 0 || ftruncate(m->fd, (off_t)layout(size).len) ||
+	    fcntl(m->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) ||
+	    !map(m, size)) {
+		err = -errno;
+		meta_destroy(m);
+		return err;
+	}
+	m->hdr->kind = kind;
+	m->hdr->size = size;
+	keep_reset(&m->keep);
+	keep_reset(&m->given);
+	*out = m;
+	return 0;
+}
+
+void meta_become(struct meta *m, enum meta_kind kind, uint32_t epoch)
+{
+	struct meta_hdr *h = m->hdr;
+
+	__atomic_store_n(&h->kind, kind, __ATOMIC_RELEASE);
+	__atomic_store_n(&h->epoch, epoch, __ATOMIC_RELEASE);
+	__atomic_store_n(&h->claim, 0, __ATOMIC_RELEASE);
+	if (kind == META_HOME)
+		h->incarnation = 0;
+}
+
+void meta_clear(struct meta *m, enum meta_kind kind)
+{
+	struct layout l = layout(m->hdr->size);
+	size_t from = kind == META_HOME ? l.slots : l.held;
+	size_t to = kind == META_HOME ? l.held : l.len;
+
+	if (madvise(m->map + from, to - from, MADV_REMOVE))
+		memset(m->map + from, 0, to - from);
+	keep_reset(kind == META_HOME ? &m->keep : &m->given);
+}
+
+void meta_unstage(struct meta *m)
+{
+	size_t at = (size_t)(m->staged - m->map);
+
+	m->hdr->staged = 0;
+	if (madvise(m->map + at, m->len - at, MADV_REMOVE))
+		memset(m->map + at, 0, m->len - at);
+}
+
+void meta_seal(struct meta *m)
+{
+	__atomic_store_n(&m->hdr->magic, MAGIC, __ATOMIC_RELEASE);
+}
+
+static bool sane(const struct meta_hdr *h, enum meta_kind kind, uint64_t size)
+{
+	return h->magic == MAGIC && (h->kind == META_HOME || h->kind == META_IMPORT) &&
+	       (kind == META_ANY || h->kind == kind) && h->size == size &&
+	       memchr(h->name, 0, sizeof(h->name)) &&
+	       memchr(h->node, 0, sizeof(h->node)) &&
+	       memchr(h->addr, 0, sizeof(h->addr)) && h->key.len &&
+	       h->key.len <= GM_KEY_MAX && h->read_key.len <= GM_KEY_MAX;
+}
+
+/* Pages kept: of several copies of one page for one slot the newest. */
+static void recover(struct keep *k, uint64_t pages)
+{
+	for (unsigned int i = k->room; i--;) {
+		struct keep_entry *e = &k->entries[i], *o;
+
+		if (e->used && (e->page >= pages || e->slot >= GM_SLOT_MAX))
+			e->used = 0;
+		o = e->used ? keep_find(k, e->page, e->slot) : NULL;
+		if (o && !coh_later(e->version, o->version))
+			e->used = 0;
+		else if (o)
+			keep_del(k, o);
+		if (e->used)
+			k->order[k->n++] = i;
+		else
+			k->unused[k->nunused++] = i;
+	}
+	k->most = k->n;
+}
+
+int meta_open(int fd, enum meta_kind kind, uint64_t size, struct meta **out)
+{
+	struct meta *m;
+	struct stat st;
+	int err, seals = fcntl(fd, F_GET_SEALS);
+
+	if (seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(fd, &st) || !size ||
+	    size % GM_PAGE_SIZE || size > GM_REGION_MAX ||
+	    (uint64_t)st.st_size != layout(size).len)
+		return -EINVAL;
+	m = calloc(1, sizeof(*m));
+	if (!m)
+		return -ENOMEM;
+	m->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (m->fd < 0 || !map(m, size)) {
+		err = -errno;
+		goto destroy;
+	}
+	err = -EINVAL;
+	if (!sane(m->hdr, kind, size))
+		goto destroy;
+	recover(&m->keep, size >> GM_PAGE_SHIFT);
+	recover(&m->given, size >> GM_PAGE_SHIFT);
+	*out = m;
+	return 0;
+destroy:
+	meta_destroy(m);
+	return err;
+}
+
+void meta_destroy(struct meta *m)
+{
+	if (!m)
+		return;
+	if (m->map)
+		munmap(m->map, m->len);
+	if (m->fd >= 0)
+		close(m->fd);
+	free(m->keep.order);
+	free(m->keep.unused);
+	free(m->given.order);
+	free(m->given.unused);
+	free(m);
+}
+
+/* ---- windows ---------------------------------------------------------------------- */
+
+int meta_window(struct meta *m, int32_t pid, uint64_t base)
+{
+	int unused = -EBUSY;
+
+	for (int i = META_WINDOWS; i--;) {
+		struct meta_window *w = &m->hdr->windows[i];
+
+		if (w->pid == pid && w->base == base)
+			return i;
+		if (!w->pid)
+			unused = i;
+	}
+	if (unused >= 0) {
+		m->hdr->windows[unused].base = base;
+		m->hdr->windows[unused].pid = pid;
+	}
+	return unused;
+}
+
+void meta_window_forget(struct meta *m, int at)
+{
+	if (!m->left)
+		m->hdr->windows[at].pid = 0;
+}
+
+/* A zombie maps nothing: a pidfd tells it from one that lives. */
+static bool lives(int32_t pid)
+{
+	struct pollfd p = { .events = POLLIN };
+	bool ended;
+
+	if (pid < 0)
+		return true; /* of another PID namespace: nobody knows */
+	p.fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (p.fd < 0)
+		return errno != ESRCH && errno != EINVAL;
+	ended = poll(&p, 1, 0) > 0;
+	close(p.fd);
+	return !ended;
+}
+
+unsigned int meta_awaited(struct meta *m, uint32_t have)
+{
+	unsigned int n = 0;
+
+	for (int i = 0; i < META_WINDOWS; i++) {
+		struct meta_window *w = &m->hdr->windows[i];
+
+		if (!w->pid || have & 1u << i)
+			continue;
+		if (lives(w->pid))
+			n++;
+		else
+			w->pid = 0;
+	}
+	return n;
+}
+
+/* ---- kept pages ------------------------------------------------------------------- */
+
+const uint8_t *keep_bytes(const struct keep *k, const struct keep_entry *e)
+{
+	return k->bytes + ((size_t)(e - k->entries) << GM_PAGE_SHIFT);
+}
+
+const uint8_t *keep_put(struct keep *k, const struct keep_entry *e, const void *bytes)
+{
+	struct keep_entry *at;
+	uint8_t *copy;
+	unsigned int i;
+
+	if (!k->nunused)
+		return NULL;
+	i = k->unused[--k->nunused];
+	at = &k->entries[i];
+	copy = k->bytes + ((size_t)i << GM_PAGE_SHIFT);
+	memcpy(copy, bytes, GM_PAGE_SIZE);
+	*at = *e;
+	__atomic_store_n(&at->used, 1, __ATOMIC_RELEASE);
+	k->order[k->n++] = i;
+	if (k->n > k->most)
+		k->most = k->n;
+	return copy;
+}
+
+struct keep_entry *keep_find(struct keep *k, uint64_t page, uint8_t slot)
+{
+	for (unsigned int i = k->n; i--;) {
+		struct keep_entry *e = &k->entries[k->order[i]];
+
+		if (e->page == page && e->slot == slot)
+			return e;
+	}
+	return NULL;
+}
+
+/* A burst is over: its memory goes back. */
+static void settle(struct keep *k)
+{
+	if (k->n || k->most <= KEEP_RELEASE)
+		return;
+	madvise(k->bytes, (size_t)k->room << GM_PAGE_SHIFT, MADV_REMOVE);
+	k->most = 0;
+}
+
+void keep_del(struct keep *k, struct keep_entry *e)
+{
+	unsigned int at = (unsigned int)(e - k->entries), i = 0;
+
+	__atomic_store_n(&e->used, 0, __ATOMIC_RELEASE);
+	while (i < k->n && k->order[i] != at)
+		i++;
+	if (i == k->n)
+		return;
+	memmove(k->order + i, k->order + i + 1, (k->n - i - 1) * sizeof(*k->order));
+	k->n--;
+	k->unused[k->nunused++] = at;
+	settle(k);
+}
+
+void keep_trim(struct keep *k, uint64_t session, uint64_t seq)
+{
+	unsigned int kept = 0, i;
+
+	for (i = 0; i < k->n; i++) {
+		struct keep_entry *e = &k->entries[k->order[i]];
+
+		if (e->session == session && e->seq > seq)
+			break; /* those behind it are later still */
+		if (e->session != session) {
+			k->order[kept++] = k->order[i];
+			continue;
+		}
+		__atomic_store_n(&e->used, 0, __ATOMIC_RELEASE);
+		k->unused[k->nunused++] = k->order[i];
+	}
+	if (kept == i)
+		return;
+	memmove(k->order + kept, k->order + i, (k->n - i) * sizeof(*k->order));
+	k->n -= i - kept;
+	settle(k);
+}

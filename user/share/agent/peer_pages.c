@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/* peer_pages: which pages are here. Contract in peer_int.h; agent's thread. */
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../local.h"
+#include "bulk.h"
+#include "peer_int.h"
+#include "../../lib/clock.h"
+#include "../../lib/log.h"
+
+#define SETTLE_NS 50000 /* a page granted on a fault is used before it is given up */
+
+static struct pending **find_pending(struct peer *p, uint64_t page)
+{
+	struct pending **q = &p->pending[page % PEER_BUCKETS];
+
+	while (*q && (*q)->page != page)
+		q = &(*q)->next;
+	return q;
+}
+
+void peer_poison(struct peer *p, uint64_t page, uint32_t clients)
+{
+	window_drop(p->win, page, 1);
+	window_poison(p->win, page, 1, clients);
+	counters.poisoned++;
+}
+
+void peer_request(struct peer *p, struct pending *q)
+{
+	struct gm_hdr h = {
+		.op = q->want_write ? GM_OP_WRITE : GM_OP_READ,
+		.bus = p->desc.bus + (q->page << GM_PAGE_SHIFT),
+	};
+
+	/* Asked for to read, with others: those were not meant to be written. */
+	if (q->want_write && !q->write)
+		q->pages = 1;
+	h.size = q->pages << GM_PAGE_SHIFT;
+	q->write = q->want_write;
+	if (q->write && q->pages == 1 && p->held[q->page] == READ)
+		h.flags = GM_F_UPGRADE;
+	peer_send(p, &h, NULL);
+}
+
+void peer_ask(struct peer *p, uint64_t page, uint32_t pages, uint32_t clients, bool write)
+{
+	struct pending *q = calloc(1, sizeof(*q));
+
+	if (!q) {
+		peer_poison(p, page, clients);
+		return;
+	}
+	*q = (struct pending){ .next = p->pending[page % PEER_BUCKETS],
+			       .page = page,
+			       .pages = pages,
+			       .clients = clients,
+			       .write = write,
+			       .want_write = write };
+	for (int i = 0; write && pages > 1; i++) {
+		if (i == PEER_RUNS) {
+			q->pages = pages = 1;
+		} else if (!p->runs[i]) {
+			p->runs[i] = q;
+			break;
+		}
+	}
+	p->pending[page % PEER_BUCKETS] = q;
+	peer_request(p, q);
+}
+
+static struct pending *find_run(struct peer *p, uint64_t page)
+{
+	for (int i = 0; i < PEER_RUNS; i++)
+		if (p->runs[i] && page - p->runs[i]->page < p->runs[i]->pages)
+			return p->runs[i];
+	return NULL;
+}
+
+bool peer_asked(struct peer *p, uint64_t page)
+{
+	return *find_pending(p, page) || find_run(p, page);
+}
+
+static void pending_free(struct peer *p, struct pending **at)
+{
+	struct pending *q = *at;
+
+	for (int i = 0; i < PEER_RUNS; i++)
+		if (p->runs[i] == q)
+			p->runs[i] = NULL;
+	*at = q->next;
+	free(q);
+}
+
+/* What is here, or was asked for already. Return: that is enough */
+static bool have(struct peer *p, uint64_t page, uint32_t clients, bool write)
+{
+	struct pending *q = *find_pending(p, page);
+
+	if (p->dead || (write && p->read_only)) {
+		peer_poison(p, page, clients);
+		return true;
+	}
+	if (p->held[page] == WRITE || (p->held[page] == READ && !write)) {
+		counters.faults_local++;
+		window_map(p->win, page, 1, clients, p->held[page] == WRITE);
+		return true;
+	}
+	if (q) {
+		q->clients |= clients;
+		q->want_write |= write;
+		return true;
+	}
+	/* To ask again for what was granted to write and is on its way would say that it
+	 * is lost. */
+	q = find_run(p, page);
+	if (q) {
+		q->clients |= clients;
+		q->waited |= 1ull << (page - q->page);
+	}
+	return q;
+}
+
+/* Stores that follow one another ask for more and more pages; the owner gives what
+ * nobody else has. */
+static void write_ahead(struct peer *p, uint64_t page, uint32_t clients)
+{
+	uint64_t left = window_pages(p->win) - page;
+	uint32_t run = 1, n = 1;
+
+	if (page == p->stores.next && p->stores.run)
+		run = 2 * p->stores.run;
+	if (run > GM_BATCH_PAGES)
+		run = GM_BATCH_PAGES;
+	if (p->held[page] == ABSENT)
+		while (n < run && n < left && p->held[page + n] == ABSENT &&
+		       !peer_asked(p, page + n) && !bulk_has(p, page + n))
+			n++;
+	p->stores.next = page + n;
+	p->stores.run = run;
+	peer_ask(p, page, n, clients, true);
+}
+
+void peer_need(struct peer *p, uint64_t page, uint32_t clients)
+{
+	if (!have(p, page, clients, false))
+		peer_ask(p, page, 1, clients, false);
+}
+
+void peer_fault(struct peer *p, int client, uint64_t page, bool write)
+{
+	uint32_t clients = 1u << client;
+
+	counters.faults++;
+	if (!write)
+		ahead_touch(p, page, clients);
+	if (have(p, page, clients, write))
+		return;
+	if (write)
+		write_ahead(p, page, clients);
+	else if (!bulk_wait(p, page, clients))
+		ahead_read(p, page, clients);
+}
+
+void peer_faults(struct peer *p, int client)
+{
+	uint64_t page;
+	bool write;
+
+	peer_over(p);
+	while (window_fault(p->win, client, &page, &write) > 0)
+		peer_fault(p, client, page, write);
+}
+
+void peer_prefetch(struct peer *p, uint64_t off, uint64_t len)
+{
+	uint64_t page = off >> GM_PAGE_SHIFT;
+	uint64_t end = (off + len + GM_PAGE_SIZE - 1) >> GM_PAGE_SHIFT;
+
+	if (p->bulk && end - page > 1) {
+		ahead_prefetch(p, page, end);
+		return;
+	}
+	while (!p->dead && page < end) {
+		uint32_t n = 0;
+
+		while (page < end && (p->held[page] != ABSENT || peer_asked(p, page)))
+			page++;
+		while (page + n < end && n < GM_BATCH_PAGES &&
+		       p->held[page + n] == ABSENT)
+			n++;
+		if (n)
+			peer_ask(p, page, n, p->clients, false);
+		page += n;
+	}
+}
+
+/* A request is over: was it all that those who wait need? */
+static void answered(struct peer *p, struct pending **at, bool write)
+{
+	if ((*at)->want_write && !write)
+		peer_request(p, *at);
+	else
+		pending_free(p, at);
+}
+
+static void ask_again(struct peer *p, uint64_t page, uint32_t clients)
+{
+	if (p->held[page] == ABSENT && !peer_asked(p, page))
+		peer_ask(p, page, 1, clients, true);
+}
+
+static void poison_too(struct peer *p, uint64_t page, uint32_t clients)
+{
+	peer_poison(p, page, clients);
+}
+
+void peer_poison_pending(struct peer *p, struct pending **at)
+{
+	struct pending *q = *at;
+
+	peer_poison(p, q->page, q->clients);
+	peer_waiters(p, q, poison_too);
+	pending_free(p, at);
+}
+
+void peer_grant(struct peer *p, const struct gm_hdr *h, const uint8_t *bytes)
+{
+	uint64_t page = (h->bus - p->desc.bus) >> GM_PAGE_SHIFT;
+	uint32_t n = h->size >> GM_PAGE_SHIFT, from = 0;
+	bool write = h->flags & GM_F_EXCL;
+	struct pending **at, *q, left;
+
+	if (!gm_in_range(h->bus, h->size, p->desc.bus, p->desc.size)) {
+		chan_fail(p->chan, -EBADMSG);
+		return;
+	}
+	at = find_pending(p, page);
+	q = *at;
+	if (!q || (write && n > q->pages)) {
+		chan_fail(p->chan, -EBADMSG);
+		return;
+	}
+	left = *q;
+	if (h->status) {
+		peer_poison(p, page, q->clients);
+		pending_free(p, at);
+		peer_waiters(p, &left, ask_again);
+		return;
+	}
+	if (write && !h->len) {
+		if (p->held[page] != READ) {
+			chan_fail(p->chan, -EBADMSG);
+			return;
+		}
+		counters.upgrades++;
+	}
+	for (uint32_t i = 0, run; i < n && h->len; i += run) {
+		for (run = 0; i + run < n && p->held[page + i + run] == ABSENT; run++)
+			counters.prefetched += i + run > 0;
+		window_fill(p->win, page + i, run, bytes + ((size_t)i << GM_PAGE_SHIFT),
+			    write);
+		counters.pages_in += run;
+		run += !run;
+	}
+	for (uint32_t i = 0; i < n; i++)
+		if (p->held[page + i] == ABSENT || write)
+			p->held[page + i] = write ? WRITE : READ;
+	p->grants += write;
+	/* One call for a run of pages of one kind. */
+	for (uint32_t i = 1; i <= n; i++) {
+		if (i < n && p->held[page + i] == p->held[page + from])
+			continue;
+		window_map(p->win, page + from, i - from, q->clients,
+			   p->held[page + from] == WRITE);
+		from = i;
+	}
+	p->recent[p->nrecent].page = page;
+	p->recent[p->nrecent].ns = clock_boot_ns();
+	p->nrecent = (p->nrecent + 1) % PEER_RECENT;
+	answered(p, at, write);
+	if (write)
+		peer_waiters(p, &left, ask_again);
+}
+
+/* Let a thread that was just given the page use it once: who only steals never ends. */
+static void let_settle(struct peer *p, uint64_t page)
+{
+	for (int i = 0; i < PEER_RECENT; i++) {
+		if (p->recent[i].page == page && p->recent[i].ns &&
+		    clock_boot_ns() - p->recent[i].ns < SETTLE_NS) {
+			p->recent[i].ns = 0;
+			sched_yield();
+		}
+	}
+}
+
+/* The only copy leaves. One stays until the owner has it. Return: it; NULL: not now */
+static const uint8_t *give(struct peer *p, uint64_t page, uint64_t version, bool shared)
+{
+	struct keep_entry e = { .page = page,
+				.session = p->session,
+				.seq = p->seq + 1,
+				.version = version,
+				.shared = shared };
+	const uint8_t *copy;
+	int err = window_protect(p->win, page, 1);
+
+	if (err) {
+		log_limited(LOG_LVL_ERROR, "cannot write-protect: %s", strerror(-err));
+		peer_die(p, GM_EV_OWNER_GONE);
+		return NULL;
+	}
+	copy = keep_put(&p->meta->given, &e, peer_page(p, page));
+	if (!copy) {
+		/* On a new connection the owner first says what it has. */
+		chan_fail(p->chan, -ENOBUFS);
+	}
+	return copy;
+}
+
+void peer_inv(struct peer *p, const struct gm_hdr *h)
+{
+	bool keep = h->flags & GM_F_SHARED;
+
+	for (uint32_t at = 0; at < h->size; at += GM_PAGE_SIZE) {
+		uint64_t page = (h->bus + at - p->desc.bus) >> GM_PAGE_SHIFT;
+		struct gm_hdr ack = { .op = GM_OP_ACK,
+				      .bus = h->bus + at,
+				      .size = GM_PAGE_SIZE,
+				      .arg = h->arg };
+		uint8_t had = p->held[page];
+		const uint8_t *bytes = NULL;
+
+		let_settle(p, page);
+		counters.inv_in++;
+		bulk_void(p, page);
+		if (had == WRITE) {
+			bytes = give(p, page, h->arg, keep);
+			if (!bytes)
+				return;
+			ack.len = GM_PAGE_SIZE;
+		}
+		if (keep && had != ABSENT) {
+			ack.flags = GM_F_SHARED;
+			p->held[page] = READ;
+		} else if (had != ABSENT) {
+			/* Before the answer: nobody reads old bytes once it is out. */
+			p->held[page] = ABSENT;
+			window_drop(p->win, page, 1);
+		}
+		peer_send(p, &ack, bytes);
+	}
+}
