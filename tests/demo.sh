@@ -3,11 +3,20 @@
 #
 # Show the receive path working: two hosts joined by a veth pair, and a VM's namespace
 # behind a TAP of the second one. A file and iperf3 go both ways through XDP and
-# ghostnicd. Everything happens in namespaces that end with this script (netns/lib.sh).
-# The numbers also go to $GN_BIN/demo/result.json.
+# ghostnicd; then a QEMU guest takes its place behind the same daemon (demo-vm.sh), and one
+# moves from host to host while it receives (demo-migrate.sh); three nodes share one address
+# (demo-share.sh).
+# Everything happens in namespaces that end with this script (netns/lib.sh). The numbers
+# also go to $GN_BIN/demo/result.json.
 
-# shellcheck source=tests/netns/lib.sh
-. "$(dirname "$0")/netns/lib.sh"
+# shellcheck source=tests/vhost/migrate-lib.sh
+. "$(dirname "$0")/vhost/migrate-lib.sh"
+# shellcheck source=tests/demo-vm.sh
+. "$(dirname "$0")/demo-vm.sh"
+# shellcheck source=tests/demo-migrate.sh
+. "$(dirname "$0")/demo-migrate.sh"
+# shellcheck source=tests/demo-share.sh
+. "$(dirname "$0")/demo-share.sh"
 
 MIB=64
 SECONDS_EACH=3
@@ -112,9 +121,15 @@ printf '   %-22s %12s\n' "packets in" "$packets" "super-packets out" "$frames" \
 	"packets in one" "$ratio" "drops" $((drops + lost))
 gn_ghostnic stats -j >"$OUT/stats.json"
 
-say "5. the end: daemon stopped, XDP detached"
+demo_vm
+
+say "6. the end of these: daemon stopped, XDP detached"
 gn_stop "$GN_DAEMON"
 gn_exec host "$GN_BIN/ghostnic" detach h0 | sed 's/^/   /'
+gn_ns_del peer host vm1
+
+demo_migrate
+demo_share
 
 jq -n --arg sha "${GN_SUM%% *}" '{
 	file_mib: $mib, sha256: $sha, sha256_equal: true,
@@ -124,7 +139,8 @@ jq -n --arg sha "${GN_SUM%% *}" '{
 	--argjson mib $MIB --argjson in "$in_gbps" --argjson out "$out_gbps" \
 	--argjson host "$host_gbps" --argjson packets "$packets" --argjson frames "$frames" \
 	--argjson ratio "$ratio" --argjson drops "$drops" --argjson lost "$lost" \
-	>"$OUT/result.json"
+	>"$GN_TMP/part.json"
+jq -s add "$GN_TMP"/part*.json >"$OUT/result.json"
 echo
 echo "the numbers: ${OUT#"$PWD"/}/result.json"
 [ $((drops + lost)) = 0 ] || give_up "packets were dropped"

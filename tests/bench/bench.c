@@ -3,6 +3,7 @@
 #include "bench.h"
 #include "tests/bench/cpu.skel.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -43,6 +44,8 @@ uint64_t bench_now(void)
 
 static struct cpu_bpf *cpu_skel;
 static unsigned int cpu_gen;
+static clockid_t process_clock;
+static bool by_process;
 
 int bench_busy_start(unsigned int gen_cpu)
 {
@@ -65,12 +68,24 @@ int bench_busy_start(unsigned int gen_cpu)
 	return 0;
 }
 
+int bench_busy_process(unsigned int gen_cpu, int pid)
+{
+	int err = -clock_getcpuclockid(pid, &process_clock);
+
+	if (err) {
+		fprintf(stderr, "no process %d to measure: %s\n", pid, strerror(-err));
+		return err;
+	}
+	by_process = true;
+	return bench_busy_start(gen_cpu);
+}
+
 /*
  * The tick samples who runs, and a load that comes at regular times is in step with it:
  * user and system time would be guesses. Idle time is measured at its ends (NO_HZ), so
  * busy is what remains of a CPU's time.
  */
-static uint64_t busy_ns(void)
+uint64_t bench_busy_ns(void)
 {
 	unsigned long long user, nice, sys, idle, iowait;
 	uint64_t tick = NS / (uint64_t)sysconf(_SC_CLK_TCK), sum;
@@ -80,12 +95,16 @@ static uint64_t busy_ns(void)
 
 	if (!cpu_skel)
 		return 0;
+	if (by_process)
+		return cpu_skel->bss->softirq_ns + clock_ns(process_clock);
 	f = fopen("/proc/stat", "re");
 	if (!f)
 		return 0;
 	sum = cpu_skel->bss->softirq_ns;
 	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "cpu%u %llu %llu %llu %llu %llu", &cpu, &user, &nice,
+		/* Not the line of all CPUs, "cpu  ": %u would skip the blanks. */
+		if (isdigit((unsigned char)line[3]) &&
+		    sscanf(line, "cpu%u %llu %llu %llu %llu %llu", &cpu, &user, &nice,
 			   &sys, &idle, &iowait) == 6 &&
 		    cpu != cpu_gen)
 			sum += clock_ns(CLOCK_BOOTTIME) - (idle + iowait) * tick;
@@ -117,14 +136,14 @@ enum bench_state bench_window_state(struct bench_window *w, unsigned int packets
 		if (now - w->first < w->warm_ns)
 			return BENCH_BEFORE;
 		w->begun = true;
-		w->busy_ns = busy_ns();
+		w->busy_ns = bench_busy_ns();
 		w->begin = bench_now();
 		return BENCH_BEGIN;
 	}
 	if (now - w->begin < w->len_ns)
 		return BENCH_DURING;
 	w->end = now;
-	w->busy_ns = busy_ns() - w->busy_ns;
+	w->busy_ns = bench_busy_ns() - w->busy_ns;
 	return BENCH_DONE;
 }
 

@@ -35,6 +35,15 @@ uint64_t bench_now(void);
  */
 int bench_busy_start(unsigned int gen_cpu);
 
+/**
+ * bench_busy_process() - the same, but beside the softirqs count only process @pid,
+ * all its threads, in kernel and user space
+ */
+int bench_busy_process(unsigned int gen_cpu, int pid);
+
+/** bench_busy_ns() - CPU time up to now, 0 if it is not measured; differences tell */
+uint64_t bench_busy_ns(void);
+
 /*
  * The measured time: it begins @warm_ns after the first packet and takes @len_ns.
  * A receiver asks bench_window_state() once a burst.

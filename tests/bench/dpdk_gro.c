@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
- * The peer: DPDK's AF_XDP driver, packet-type parse and rte_gro, then drop.
+ * The peer: DPDK's AF_XDP driver, packet-type parse and rte_gro, then drop or rte_vhost.
  *
  *	dpdk_gro --if IF [COMMON] [--cpu N] [--busy-budget N]
  *		 [--no-huge] [--no-gro] [--stamps]
+ *	dpdk_gro --if IF --vhost SOCKET [--vhost SOCKET]... [--first BYTE] [--verify] ...
+ *
+ * With --vhost it delivers, see dpdk_vhost.h, until SIGTERM; --verify has it sum every
+ * payload before it merges: rte_gro believes the checksums, and behind it nobody can
+ * look.
  *
  * The lightweight mode of rte_gro: every burst is aggregated by itself, as the DPDK
  * guide has it for rte_gro_reassemble_burst(). The cost of a packet is the time from
@@ -13,6 +18,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,10 +26,12 @@
 #include <rte_eal.h>
 #include <rte_ethdev.h>
 #include <rte_gro.h>
+#include <rte_ip.h>
 #include <rte_mbuf.h>
 #include <rte_net.h>
 
 #include "bench.h"
+#include "dpdk_vhost.h"
 
 #define BURST	   64	/* WORKER_BURST, user/daemon/worker.h */
 #define RING_SIZE  2048 /* the default of DPDK's af_xdp driver */
@@ -34,7 +42,8 @@ struct dpdk {
 	const char *ifname;
 	const char *cpu; /* core list for the EAL */
 	int busy_budget; /* -1: the driver's default */
-	bool huge, gro, stamps;
+	bool huge, gro, stamps, vhost, verify;
+	uint8_t first; /* last byte of the first machine's address */
 	struct rte_mempool *pool;
 	uint16_t port;
 	uint64_t cycles; /* parse and merge */
@@ -102,6 +111,29 @@ static void parse(struct rte_mbuf *m)
 	m->l4_len = lens.l4_len;
 }
 
+/* Free those whose checksums are wrong. Return: how many are left, in order */
+static uint16_t verify(struct rte_mbuf **m, uint16_t n)
+{
+	uint16_t good = 0;
+
+	for (uint16_t i = 0; i < n; i++) {
+		const struct rte_ipv4_hdr *ip = rte_pktmbuf_mtod_offset(
+			m[i], struct rte_ipv4_hdr *, m[i]->l2_len);
+		const void *tcp = (const uint8_t *)ip + m[i]->l3_len;
+		bool tcp4 = RTE_ETH_IS_IPV4_HDR(m[i]->packet_type) &&
+			    (m[i]->packet_type & RTE_PTYPE_L4_MASK) == RTE_PTYPE_L4_TCP;
+
+		if (tcp4 &&
+		    (m[i]->l2_len + rte_be_to_cpu_16(ip->total_length) > m[i]->data_len ||
+		     rte_raw_cksum(ip, m[i]->l3_len) != 0xffff ||
+		     rte_ipv4_udptcp_cksum(ip, tcp)))
+			rte_pktmbuf_free(m[i]);
+		else
+			m[good++] = m[i];
+	}
+	return good;
+}
+
 /* The head keeps its headers, the others only payload. */
 static void read_stamps(struct bench_lat *l, const struct rte_mbuf *m)
 {
@@ -134,13 +166,18 @@ static unsigned int burst(struct dpdk *d)
 	if (d->gro) {
 		for (uint16_t i = 0; i < n; i++)
 			parse(m[i]);
-		out = rte_gro_reassemble_burst(m, n, &param);
+		if (d->verify)
+			out = verify(m, n);
+		out = rte_gro_reassemble_burst(m, out, &param);
 	}
 	d->cycles += rte_rdtsc() - t0;
 	if (d->stamps && d->gro)
 		for (uint16_t i = 0; i < out; i++)
 			read_stamps(&d->lat, m[i]);
-	rte_pktmbuf_free_bulk(m, out);
+	if (d->vhost)
+		vhost_send(m, out, d->first);
+	else
+		rte_pktmbuf_free_bulk(m, out);
 	d->res.packets += n;
 	d->res.frames += out;
 	return n;
@@ -163,6 +200,18 @@ static void receive(struct dpdk *d)
 			(uint64_t)((double)d->cycles * 1e9 / (double)rte_get_tsc_hz());
 }
 
+static void forward(struct dpdk *d)
+{
+	while (!bench_stop) {
+		burst(d);
+		vhost_idle();
+	}
+	vhost_end();
+	fprintf(stderr,
+		"received %" PRIu64 " in %" PRIu64 " frames, no room for %" PRIu64 "\n",
+		d->res.packets, d->res.frames, vhost_dropped());
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option opts[] = {
@@ -175,10 +224,15 @@ int main(int argc, char **argv)
 		{ "no-huge", no_argument, NULL, 'h' },
 		{ "no-gro", no_argument, NULL, 'g' },
 		{ "stamps", no_argument, NULL, 't' },
+		{ "vhost", required_argument, NULL, 'v' },
+		{ "first", required_argument, NULL, 'f' },
+		{ "verify", no_argument, NULL, 'V' },
 		{ 0 },
 	};
 	struct dpdk d = { .cpu = "1", .busy_budget = -1, .huge = true, .gro = true };
 	double seconds = 1, warmup = 0.3;
+	const char *sockets[VHOST_MAX];
+	unsigned int nsockets = 0;
 	int busy_cpu = -1;
 	int o, err;
 
@@ -193,6 +247,12 @@ int main(int argc, char **argv)
 		case 'h': d.huge = false; break;
 		case 'g': d.gro = false; break;
 		case 't': d.stamps = true; break;
+		case 'f': d.first = (uint8_t)strtoul(optarg, NULL, 16); break;
+		case 'V': d.verify = true; break;
+		case 'v':
+			if (nsockets < VHOST_MAX)
+				sockets[nsockets++] = optarg;
+			break;
 		default: return 2;
 		}
 	}
@@ -200,9 +260,12 @@ int main(int argc, char **argv)
 		fprintf(stderr, "dpdk_gro: --if IF is needed\n");
 		return 2;
 	}
+	d.vhost = nsockets;
 	err = start_eal(&d, argv[0]);
 	if (!err)
 		err = start_port(&d);
+	for (unsigned int i = 0; !err && i < nsockets; i++)
+		err = vhost_add(sockets[i]);
 	if (!err)
 		err = bench_lat_init(&d.lat);
 	if (err) {
@@ -214,6 +277,10 @@ int main(int argc, char **argv)
 	if (err)
 		goto stop;
 	fprintf(stderr, "ready\n");
+	if (d.vhost) {
+		forward(&d);
+		goto stop;
+	}
 	bench_window_init(&d.win, warmup, seconds);
 	receive(&d);
 	bench_print(d.gro ? "dpdk-gro" : "dpdk-drop", &d.win, &d.res, &d.lat);

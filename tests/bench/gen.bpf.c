@@ -24,9 +24,10 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
 
-#define IP_OFF	14
-#define TCP_OFF (IP_OFF + 20)
-#define PAY_OFF (TCP_OFF + 20)
+#define DST_LAST 5 /* last byte of the destination's address */
+#define IP_OFF	 14
+#define TCP_OFF	 (IP_OFF + 20)
+#define PAY_OFF	 (TCP_OFF + 20)
 
 #define WAIT_LOOPS (1U << 20) /* more than the longest gap takes */
 #define MAX_LATE_NS                                                                      \
@@ -37,6 +38,7 @@
 const volatile __u32 cfg_flows = 1;	 /* TCP connections, told apart by source port */
 const volatile __u32 cfg_burst = 1;	 /* consecutive segments of one flow */
 const volatile __u32 cfg_payload = 1460; /* TCP payload, bytes */
+const volatile __u32 cfg_dsts = 1;	 /* destinations; flows take turns */
 const volatile __u32 cfg_port = 10000;	 /* source port of flow 0 */
 const volatile __u32 cfg_ip_sum;	 /* IPv4 header without identification */
 const volatile __u32 cfg_tcp_sum;	 /* pseudo header, TCP header, payload without
@@ -44,6 +46,7 @@ const volatile __u32 cfg_tcp_sum;	 /* pseudo header, TCP header, payload without
 const volatile __u64 cfg_gap_ns;	 /* time between batches, 0: none */
 const volatile __u32 cfg_batch = 64;	 /* frames; equals the batch of the test run */
 const volatile __u32 cfg_stamp;		 /* write times into the payload */
+const volatile __u32 cfg_dst_last;	 /* of the first destination */
 
 /* Where the traffic stands: segment @seg of this turn's burst of flow @flow. */
 __u32 flow, seg;
@@ -92,6 +95,8 @@ int gen(struct xdp_md *ctx)
 		return XDP_DROP;
 	if (cfg_gap_ns && sent % cfg_batch == 0)
 		wait_until_due();
+	if (cfg_dsts > 1)
+		*(__u8 *)(data + DST_LAST) = cfg_dst_last + flow % cfg_dsts;
 	*(__be16 *)(data + IP_OFF + 2) = bpf_htons(40 + cfg_payload);
 	*(__be16 *)(data + IP_OFF + 4) = bpf_htons(id);
 	*(__be16 *)(data + IP_OFF + 10) = bpf_htons(fold_not(cfg_ip_sum + id));

@@ -3,7 +3,8 @@
  * Traffic generator: valid TCP segments out of a veth, millions a second.
  *
  *	gen --if IF --dst MAC [--flows N] [--burst N] [--size BYTES] [--rate PPS]
- *	    [--seconds S] [--count N] [--batch N] [--stamp] [--src MAC]
+ *	    [--seconds S] [--count N] [--batch N] [--stamp] [--src MAC] [--dsts N]
+ *	    [--backend PID]
  *
  * BPF_PROG_TEST_RUN with BPF_F_TEST_XDP_LIVE_FRAMES (kernel 5.18; Documentation/bpf/
  * bpf_prog_run.rst) runs gen.bpf.c on pages that really leave: the program answers
@@ -12,12 +13,17 @@
  *
  * With --rate the program waits for the time of each batch, spinning.
  *
+ * With --dsts flows take turns in going to MAC and the N - 1 addresses after it. With
+ * --backend it also says how much CPU time process PID and this CPU's network softirqs
+ * took while it sent.
+ *
  * Ends after S seconds, N frames, or at SIGTERM, and prints one JSON line.
  */
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <math.h>
+#include <sched.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,7 +49,8 @@ struct gen_conf {
 	const char *ifname;
 	uint32_t ifindex;
 	uint8_t dst[6], src[6];
-	uint32_t flows, burst, size, batch;
+	uint32_t flows, burst, size, batch, dsts;
+	int backend;	/* process, 0: none */
 	uint64_t rate;	/* frames a second, 0: as many as possible */
 	uint64_t count; /* frames, 0: no limit */
 	double seconds; /* 0: no limit */
@@ -77,7 +84,21 @@ static double number(const char *opt, const char *s, double min, double max)
 
 static int parse_args(struct gen_conf *c, int argc, char **argv)
 {
-	enum { IF = 1, DST, SRC, FLOWS, BURST, SIZE, RATE, SECONDS, COUNT, BATCH, STAMP };
+	enum {
+		IF = 1,
+		DST,
+		SRC,
+		FLOWS,
+		BURST,
+		SIZE,
+		RATE,
+		SECONDS,
+		COUNT,
+		BATCH,
+		STAMP,
+		DSTS,
+		BACKEND
+	};
 	static const struct option opts[] = {
 		{ "if", required_argument, NULL, IF },
 		{ "dst", required_argument, NULL, DST },
@@ -90,6 +111,8 @@ static int parse_args(struct gen_conf *c, int argc, char **argv)
 		{ "count", required_argument, NULL, COUNT },
 		{ "batch", required_argument, NULL, BATCH },
 		{ "stamp", no_argument, NULL, STAMP },
+		{ "dsts", required_argument, NULL, DSTS },
+		{ "backend", required_argument, NULL, BACKEND },
 		{ 0 },
 	};
 	int o, i = 0, err = 0;
@@ -113,6 +136,8 @@ static int parse_args(struct gen_conf *c, int argc, char **argv)
 			c->batch = (uint32_t)number(name, optarg, 1, MAX_BATCH);
 			break;
 		case STAMP: c->stamp = true; break;
+		case DSTS: c->dsts = (uint32_t)number(name, optarg, 1, 256); break;
+		case BACKEND: c->backend = (int)number(name, optarg, 1, 1 << 22); break;
 		default: return -EINVAL;
 		}
 	}
@@ -179,6 +204,8 @@ static void build(const struct gen_conf *c, uint8_t *f, struct gen_bpf__rodata *
 	ro->cfg_burst = c->burst;
 	ro->cfg_payload = payload;
 	ro->cfg_stamp = c->stamp;
+	ro->cfg_dsts = c->dsts;
+	ro->cfg_dst_last = c->dst[5];
 	ro->cfg_batch = c->batch;
 	ro->cfg_gap_ns = c->rate ? c->batch * 1000000000ULL / c->rate : 0;
 	ro->cfg_ip_sum = sum_be(ip, 20);
@@ -229,10 +256,11 @@ int main(int argc, char **argv)
 		.burst = 16,
 		.size = 1514,
 		.batch = 64,
+		.dsts = 1,
 	};
 	static uint8_t frame[MAX_SIZE];
 	struct gen_bpf *skel;
-	uint64_t t0, t1;
+	uint64_t t0, t1, busy;
 	double s;
 	int err;
 
@@ -271,19 +299,25 @@ int main(int argc, char **argv)
 		goto destroy;
 	}
 	bench_signals();
+	err = c.backend ? bench_busy_process((unsigned int)sched_getcpu(), c.backend) : 0;
+	if (err)
+		goto detach;
+	busy = bench_busy_ns();
 	t0 = bench_now();
 	err = send_all(&c, bpf_program__fd(skel->progs.gen), frame, &skel->bss->sent);
 	t1 = bench_now();
+	busy = bench_busy_ns() - busy;
 	if (err)
 		fprintf(stderr, "gen: BPF_PROG_TEST_RUN: %s\n", strerror(-err));
 	s = (double)(t1 - t0) / 1e9;
 	printf("{\"sent\":%" PRIu64
 	       ",\"seconds\":%.6f,\"pps\":%.0f,\"gbps\":%.4f,\"flows\":%u,"
 	       "\"burst\":%u,\"size\":%u,\"rate\":%" PRIu64
-	       ",\"batch\":%u,\"late\":%" PRIu64 "}\n",
+	       ",\"batch\":%u,\"late\":%" PRIu64 ",\"busy_s\":%.6f}\n",
 	       (uint64_t)skel->bss->sent, s, (double)skel->bss->sent / s,
 	       (double)skel->bss->sent * c.size * 8 / s / 1e9, c.flows, c.burst, c.size,
-	       c.rate, c.batch, (uint64_t)skel->bss->late);
+	       c.rate, c.batch, (uint64_t)skel->bss->late, (double)busy / 1e9);
+detach:
 	bpf_xdp_detach(LOOPBACK_IFINDEX, XDP_FLAGS_SKB_MODE, NULL);
 destroy:
 	gen_bpf__destroy(skel);

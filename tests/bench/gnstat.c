@@ -3,12 +3,14 @@
  * What a running ghostnicd does in a given time, by its own counters.
  *
  *	gnstat --ctl SOCKET --size BYTES [COMMON] [--subject NAME]
+ *	gnstat --ctl SOCKET --size BYTES --meter [--subject NAME]
  *
  * Asks for {"cmd":"stats"} before and after, so the daemon's packet path is the one
  * that ships: nothing is added to it for the benchmark. All traffic is the generator's,
  * so bytes are packets times their size.
  *
- * Prints one JSON line, see bench_print(), then what the kernel's rings lost.
+ * Prints one JSON line, see bench_print(), then what the kernel's rings lost; with
+ * --meter a line on each SIGUSR1, see meter.h.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -22,6 +24,7 @@
 #include <jansson.h>
 
 #include "bench.h"
+#include "meter.h"
 
 #define ANSWER_MAX (1U << 20) /* bytes */
 #define POLL_NS	   20000000   /* between two looks while waiting */
@@ -134,6 +137,15 @@ static void nap(const struct bench_window *w)
 	nanosleep(&ts, NULL);
 }
 
+static void difference(const struct counters *first, const struct counters *last,
+		       struct bench_result *res)
+{
+	res->packets = last->packets - first->packets;
+	res->frames = res->packets - (last->merged - first->merged) +
+		      (last->supers - first->supers);
+	res->agg_ns = last->agg_ns - first->agg_ns;
+}
+
 static int measure(int fd, struct bench_window *w, struct bench_result *res,
 		   uint64_t *lost)
 {
@@ -154,12 +166,42 @@ static int measure(int fd, struct bench_window *w, struct bench_result *res,
 	}
 	if (err)
 		return err;
-	res->packets = last.packets - first.packets;
-	res->frames = res->packets - (last.merged - first.merged) +
-		      (last.supers - first.supers);
-	res->agg_ns = last.agg_ns - first.agg_ns;
+	difference(&first, &last, res);
 	*lost = last.lost - first.lost;
 	return 0;
+}
+
+/* What came between two looks, seen by the counters once it is wanted: asking all the
+ * time would be measured. */
+static int meter(int fd, const char *subject, uint32_t size)
+{
+	struct counters first = { 0 }, last, now;
+	struct timespec nap = { .tv_nsec = POLL_NS };
+	struct meter m;
+	int err = meter_init(&m, subject);
+
+	if (!err)
+		err = ask(fd, &first);
+	last = first;
+	while (!err && !bench_stop) {
+		nanosleep(&nap, NULL);
+		if (!meter_wanted())
+			continue;
+		err = ask(fd, &now);
+		if (err)
+			break;
+		if (now.packets != last.packets) {
+			last = now;
+			meter_arrived(&m, bench_now());
+			continue;
+		}
+		difference(&first, &last, &m.res);
+		m.res.frame_bytes = m.res.packets * size;
+		if (meter_idle(&m))
+			first = last;
+	}
+	meter_fini(&m);
+	return err;
 }
 
 int main(int argc, char **argv)
@@ -171,10 +213,12 @@ int main(int argc, char **argv)
 		{ "warmup", required_argument, NULL, 'w' },
 		{ "busy", required_argument, NULL, 'B' },
 		{ "subject", required_argument, NULL, 'n' },
+		{ "meter", no_argument, NULL, 'm' },
 		{ 0 },
 	};
 	const char *ctl = "/run/ghostnic/ctl.sock", *subject = "ghostnic";
 	double seconds = 1, warmup = 0.3;
+	bool metered = false;
 	int busy_cpu = -1;
 	struct bench_result res = { 0 };
 	struct bench_window win;
@@ -190,6 +234,7 @@ int main(int argc, char **argv)
 		case 'w': warmup = atof(optarg); break;
 		case 'B': busy_cpu = atoi(optarg); break;
 		case 'n': subject = optarg; break;
+		case 'm': metered = true; break;
 		default: return 2;
 		}
 	}
@@ -204,6 +249,12 @@ int main(int argc, char **argv)
 	if (err)
 		goto close;
 	fprintf(stderr, "ready\n");
+	if (metered) {
+		err = meter(fd, subject, size);
+		if (err)
+			fprintf(stderr, "gnstat: %s: %s\n", ctl, strerror(-err));
+		goto close;
+	}
 	bench_window_init(&win, warmup, seconds);
 	err = measure(fd, &win, &res, &lost);
 	if (err) {

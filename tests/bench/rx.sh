@@ -13,24 +13,9 @@
 # BENCH_LOAD_PPS (a tenth of what raw reached first), BENCH_GEN_CPU (0), BENCH_RX_CPU (1).
 
 # shellcheck disable=SC2317,SC2329 # functions called through a name
-HUGE=/proc/sys/vm/nr_hugepages
 HUGE_PAGES=64		# 128 MiB; DPDK takes most of it
-
-if [ -z "${BENCH_INNER:-}" ]; then
-	before=$(cat $HUGE) || exit 1
-	restore() { echo "$before" >"$HUGE"; }
-	# unshare(1) blocks SIGTERM while it waits, and takes its child along when killed.
-	trap 'kill -KILL $inner 2>/dev/null; wait $inner; exit 143' TERM INT HUP
-	trap restore EXIT
-	[ "$(id -u)" != 0 ] || echo $((before + HUGE_PAGES)) >"$HUGE"
-	BENCH_INNER=1 bash "$0" "$@" &
-	inner=$!
-	wait $inner
-	exit
-fi
-
-# shellcheck source=tests/netns/lib.sh
-. "$(dirname "$0")/../netns/lib.sh"
+# shellcheck source=tests/bench/lib.sh
+. "$(dirname "$0")/lib.sh"
 
 CURVE=
 [ "${1:-}" != --curve ] || CURVE=1
@@ -43,12 +28,7 @@ SIZE=${BENCH_SIZE:-1514}
 # what one poll delivers, as they do on a wire.
 BATCH=${BENCH_BATCH:-60}
 LOAD=${BENCH_LOAD_PPS:-}
-GEN_CPU=${BENCH_GEN_CPU:-0}
-RX_CPU=${BENCH_RX_CPU:-1}
-NAME=rx${CURVE:+-curve}
-BENCH=$GN_BIN/tests/bench
-OUT=$GN_BIN/bench
-MAC=02:00:00:00:00:11	# of the instance, and of what is behind the bridge
+BENCH_NAME=rx${CURVE:+-curve}
 BUSY=			# option of the receivers at 10 % load
 FAILED=
 
@@ -84,22 +64,6 @@ traffic()
 	return 1
 }
 
-# emit METRIC VALUE UNIT
-emit()
-{
-	printf '{"bench":"%s","round":%d,"subject":"%s","metric":"%s","value":%s,"unit":"%s"%s}\n' \
-		"$NAME" "$ROUND" "$SUBJECT" "$1" "$2" "$3" \
-		"${CURVE:+,\"flows\":$FLOWS,\"burst\":$BURST,\"size\":$SIZE}" >>"$JSONL"
-}
-
-# emit_field METRIC UNIT - from result.json, if it is there
-emit_field()
-{
-	local v
-	v=$(jq -r ".$1 // empty" "$GN_TMP/result.json")
-	[ -z "$v" ] || emit "$1" "$v" "$2"
-}
-
 emit_full()
 {
 	emit_field pps 1/s
@@ -121,33 +85,16 @@ emit_load()
 
 # ---- subjects: SUBJECT_start starts the receiver, SUBJECT_end cleans up -----------------
 
-link_up()
-{
-	gn_veth tx gntx rx gnrx
-	gn_must gn_exec rx ethtool -K gnrx gro on
-}
-link_down() { gn_must gn_exec tx ip link del gntx; }
-
 xdp_start() { receiver "$BENCH/raw" --if gnrx "$@"; }
 
 dpdk_start()
 {
 	local huge=
+	huge_free 48 || huge=--no-huge
 	# Busy polling, the driver's default, costs it a tenth on veth.
-	[ "$(awk '/^HugePages_Free/ { print $2 }' /proc/meminfo)" -ge 48 ] || huge=--no-huge
 	receiver "$BENCH/dpdk_gro" --if gnrx --cpu "$RX_CPU" --busy-budget 0 ${huge:+"$huge"} "$@"
 }
 
-# ghostnic_start PORT DAEMON-ARGS... - attach, start the daemon
-ghostnic_start()
-{
-	local port=$1
-	shift
-	gn_must gn_exec rx "$GN_BIN/ghostnic" attach gnrx >/dev/null
-	taskset -pc "$RX_CPU" $$ >/dev/null	# it inherits that
-	gn_must gn_daemon rx --iface gnrx --instance "vm1,mac=$MAC,port=$port" "$@"
-	taskset -pc "$GEN_CPU" $$ >/dev/null
-}
 gnstat() { receiver "$BENCH/gnstat" --ctl "$GHOSTNIC_CTL" --size "$SIZE" --subject "$SUBJECT"; }
 
 # Resident memory of the daemon: small pages and huge ones.
@@ -155,12 +102,6 @@ emit_memory()
 {
 	emit rss_mib "$(awk '/^VmRSS|^HugetlbPages/ { kb += $2 } END { print kb / 1024 }' \
 		"/proc/$GN_DAEMON/status")" MiB
-}
-
-ghostnic_end()
-{
-	gn_stop "$GN_DAEMON"
-	gn_must gn_exec rx "$GN_BIN/ghostnic" detach gnrx >/dev/null
 }
 
 tap_up()
@@ -281,16 +222,9 @@ tcp()
 
 # ---- main ------------------------------------------------------------------------------
 
-mkdir -p "$OUT"
-JSONL=$OUT/$NAME.jsonl
-: >"$JSONL"
-taskset -pc "$GEN_CPU" $$ >/dev/null	# not where the receiver spins
-gn_bpffs
-gn_ns tx rx vm
-for ns in tx rx vm; do
-	gn_exec $ns sh -c 'echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6
-		echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6'
-done
+bench_begin
+gn_ns vm
+bench_no_ipv6 vm
 
 SUBJECTS=${BENCH_SUBJECTS:-drop raw dpdk-gro ghostnic-carry ghostnic-verify ghostnic-copy \
 	ghostnic-tap kernel-gro-tap tap-tcp veth-tcp}
@@ -319,12 +253,12 @@ for ROUND in $(seq "$ROUNDS"); do
 		for BURST in 1 4 16; do
 			for SIZE in 64 512 1514; do
 				echo "round $ROUND of $ROUNDS: $FLOWS flows, bursts of $BURST, $SIZE bytes"
+				EXTRA=",\"flows\":$FLOWS,\"burst\":$BURST,\"size\":$SIZE"
 				round
 			done
 		done
 	done
 done
 
-jq -rs -f "$(dirname "$0")/table${CURVE:+-curve}.jq" "$JSONL"
-echo "every number: $JSONL"
+bench_table "table${CURVE:+-curve}.jq" "$JSONL"
 [ -z "$FAILED" ] || gn_die "without result:$FAILED"

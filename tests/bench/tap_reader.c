@@ -30,12 +30,11 @@
 #include <linux/virtio_net.h>
 
 #include "bench.h"
+#include "meter.h"
 
-#define HDR_LEN		54 /* of the generator's frames, bytes */
 #define TAP_VNET_LEN	12 /* struct virtio_net_hdr_mrg_rxbuf */
 #define PACKET_VNET_LEN 10 /* struct virtio_net_hdr */
 #define BUF_SIZE	(TAP_VNET_LEN + 65536 + 64)
-#define GEN_PORT	5001 /* destination port of the generator's segments */
 
 static int set_up(const char *dev)
 {
@@ -103,36 +102,19 @@ static int open_packet(const char *dev)
 }
 
 /* Count one frame with its virtio-net header. Return: segments of the generator in it. */
-static unsigned int count(const uint8_t *buf, size_t len, size_t vnet_len,
+static unsigned int count(uint8_t *buf, size_t len, size_t vnet_len,
 			  struct bench_result *res, struct bench_lat *lat)
 {
 	const struct virtio_net_hdr *vh = (const struct virtio_net_hdr *)buf;
-	const uint8_t *f = buf + vnet_len;
-	uint32_t payload, seg, n;
-	uint64_t now;
+	struct iovec iov = { buf + vnet_len, len - vnet_len };
 
-	if (len < vnet_len + HDR_LEN || f[12] != 8 || f[13] || f[14] != 0x45 ||
-	    f[23] != IPPROTO_TCP || (f[36] << 8 | f[37]) != GEN_PORT ||
-	    (f[46] >> 4) != 5) {
+	if (len < vnet_len) {
 		res->bad++;
 		return 0;
 	}
-	payload = (uint32_t)(f[16] << 8 | f[17]);
-	if (payload < 40 || payload + 14 + vnet_len > len) {
-		res->bad++;
-		return 0;
-	}
-	payload -= 40;
-	seg = vh->gso_type == VIRTIO_NET_HDR_GSO_NONE || !vh->gso_size ? payload
-								       : vh->gso_size;
-	n = seg ? (payload + seg - 1) / seg : 1;
-	now = bench_now();
-	for (uint32_t i = 0; i < n; i++)
-		bench_lat_add(lat, f + HDR_LEN + i * seg, payload - i * seg, now);
-	res->packets += n;
-	res->frames++;
-	res->frame_bytes += payload + n * HDR_LEN;
-	return n;
+	return frame_count(&iov, 1,
+			   vh->gso_type == VIRTIO_NET_HDR_GSO_NONE ? 0 : vh->gso_size,
+			   res, lat, bench_now());
 }
 
 static int read_all(int fd, size_t vnet_len, struct bench_window *win,

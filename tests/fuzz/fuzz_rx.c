@@ -10,6 +10,7 @@
  * chunk is free exactly once in the end.
  */
 #include <assert.h>
+#include <sanitizer/asan_interface.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -18,20 +19,6 @@
 #include "../../user/daemon/rx.h"
 #include "../unit/rig.h"
 #include "../unit/stream.h"
-
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define HAVE_ASAN
-#endif
-#elif defined(__SANITIZE_ADDRESS__)
-#define HAVE_ASAN
-#endif
-#ifdef HAVE_ASAN
-#include <sanitizer/asan_interface.h>
-#else
-#define ASAN_POISON_MEMORY_REGION(p, n)	  ((void)(p), (void)(n))
-#define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
-#endif
 
 #define CHUNKS	  256
 #define MAX_BUFS  17  /* of one frame */
@@ -179,8 +166,8 @@ static void patch(struct input *in, struct gn_meta *meta, unsigned int n)
 /*
  * Operation byte, low two bits:
  *	0, 1	a frame: length (2 bytes, little-endian, modulo 16 KiB), with bit 5 sizes
- *of its buffers (2 bytes); with bit 2 metadata (32 bytes), else pkt_meta()'s with as many
- *bytes patched as bits 3 and 4 say; the frame's bytes
+ *		of its buffers (2 bytes); with bit 2 metadata (32 bytes), else pkt_meta()'s
+ *		with as many bytes patched as bits 3 and 4 say; the frame's bytes
  *	2	a stream: its number (2 bytes); each packet's metadata patched likewise
  *	3	end of a burst: time that passes (1 byte, 100 ns)
  */

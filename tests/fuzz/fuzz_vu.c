@@ -119,13 +119,15 @@ static size_t message(struct vu_dev *d, const uint8_t *p, size_t size, bool *end
 	for (unsigned int i = 0; i < (p[2] & 15U) && i < VU_MAX_FDS; i++)
 		m.fd[m.nfds++] = open_kind(p[3] >> (i % 4 * 2));
 	if (vu_handle(d, &m, &r)) {
-		if (!d->why[0] || r.len)
+		if (!d->why[0] || r.len || r.fd >= 0)
 			abort();
 		*ended = true;
 	} else if (is_quiet ||
 		   (r.len && (r.len < VU_HDR_SIZE || r.len > sizeof(r.buf)))) {
 		abort();
 	}
+	if (r.fd >= 0)
+		close(r.fd);
 	return 6 + hdr[2];
 }
 
@@ -151,7 +153,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memcpy(mem, data + size - tail, tail);
 	lowest = dup(mem_fd);
 	close(lowest);
-	vu_dev_init(&d, &ops, NULL, 1500);
+	vu_dev_init(&d, &ops, NULL, (const uint8_t[6]){ 2, 0, 0, 0, 0, 1 }, 1500);
 	for (int i = 0; size && i < MAX_MESSAGES; i++) {
 		size_t n = message(&d, data, size, &ended);
 

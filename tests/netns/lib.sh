@@ -73,10 +73,12 @@ gn_check()
 # gn_not CMD... - succeeds when CMD fails
 gn_not() { ! "$@"; }
 
-# gn_wait SECONDS CMD... - poll CMD until it succeeds; 1 when the time is up
+GN_PATIENCE=3		# times as slow as an idle machine may this one be
+
+# gn_wait SECONDS CMD... - poll CMD until it succeeds; 1 when GN_PATIENCE times as long has passed
 gn_wait()
 {
-	local end=$((SECONDS + $1))
+	local end=$((SECONDS + GN_PATIENCE * $1))
 	shift
 	until "$@" >/dev/null 2>&1; do
 		[ $SECONDS -lt $end ] || return 1
@@ -221,6 +223,23 @@ gn_addr()
 {
 	gn_must gn_exec "$1" ip addr replace "10.0.0.$3/24" brd + dev "$2"
 	gn_must gn_exec "$1" ip -6 addr replace "fd00::$3/64" dev "$2" nodad
+}
+
+# gn_two_hosts - peer: bridge br0, 10.0.0.1, of p0 --- h0 of host and p1 --- h1 of host2
+gn_two_hosts()
+{
+	local n
+	gn_bpffs
+	gn_ns peer host host2
+	gn_must gn_exec peer ip link add br0 type bridge
+	gn_must gn_exec peer ip link set br0 up
+	gn_veth peer p0 host h0
+	gn_veth peer p1 host2 h1
+	for n in p0 p1; do
+		gn_must gn_exec peer ip link set $n master br0
+		gn_must gn_exec peer ethtool -K $n txvlan off
+	done
+	gn_addr peer br0 1
 }
 
 # gn_world MTU [ATTACH-ARG...] - namespaces, veth, pins; XDP attached; no daemon yet

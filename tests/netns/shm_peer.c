@@ -2,12 +2,12 @@
 /*
  * shm_peer: what a test puts behind a shared-memory port.
  *
- *	shm_peer SOCKET tap DEV		a network stack: frames go to and from a TAP
- *device shm_peer SOCKET hoard		take packets, give none back, until the port is
- *lost shm_peer SOCKET twice		give one packet back twice, until the port is lost
+ *	shm_peer SOCKET tap DEV		a network stack: frames go to and from a TAP device
+ *	shm_peer SOCKET hoard		take packets, give none back, until the port is lost
+ *	shm_peer SOCKET twice		give one packet back twice, until the port is lost
  *	shm_peer SOCKET jump		claim to have given back more than there is
- *	shm_peer ADDRESS flood		no port: some 5000 UDP datagrams a second to
- *ADDRESS shm_peer SOCKET write		try to write to the packet memory in every way
+ *	shm_peer ADDRESS flood		no port: some 5000 UDP datagrams a second to ADDRESS
+ *	shm_peer SOCKET write		try to write to the packet memory in every way
  *
  * "ready" on standard output when connected. Exit status: 0: as expected, 1: not, 3: no
  * port. tap connects again whenever it loses the port. One thread per queue in tap.

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "../../user/daemon/vhost/port_vhost.h"
+#include "../../user/lib/fds.h"
 #include "dma_rig.h"
 
 #define TX_AT	(GUEST_DATA + DMA_SLOTS * DMA_SLOT_LEN) /* a frame to send */
@@ -81,22 +82,10 @@ static void send_msg(struct dma_rig *r, uint32_t request, const void *payload,
 		     uint32_t size, const int *fd, unsigned int nfds)
 {
 	uint32_t hdr[3] = { request, VU_VERSION, size };
-	struct iovec iov[2] = { { hdr, sizeof(hdr) }, { (void *)payload, size } };
-	union {
-		char buf[CMSG_SPACE(VU_MAX_FDS * sizeof(int))];
-		struct cmsghdr align;
-	} control = { { 0 } };
-	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
+	const struct iovec iov[2] = { { hdr, sizeof(hdr) }, { (void *)payload, size } };
 
-	if (nfds) {
-		msg.msg_control = control.buf;
-		msg.msg_controllen = CMSG_SPACE(nfds * sizeof(int));
-		control.align.cmsg_level = SOL_SOCKET;
-		control.align.cmsg_type = SCM_RIGHTS;
-		control.align.cmsg_len = CMSG_LEN(nfds * sizeof(int));
-		memcpy(CMSG_DATA(&control.align), fd, nfds * sizeof(int));
-	}
-	assert_int_equal(sendmsg(r->fe, &msg, MSG_NOSIGNAL), sizeof(hdr) + size);
+	assert_int_equal(fds_send(r->fe, iov, 2, fd, nfds, MSG_NOSIGNAL),
+			 sizeof(hdr) + size);
 }
 
 /* The answer to a question comes last. */

@@ -16,6 +16,7 @@
 
 #include <cmocka.h>
 
+#include "../../user/lib/fds.h"
 #include "front.h"
 
 #define BIT(n) (1ULL << (n))
@@ -130,24 +131,10 @@ void front_send(struct front *f, uint32_t request, const void *payload, uint32_t
 		const int *fd, unsigned int nfds)
 {
 	uint32_t hdr[3] = { request, VU_VERSION, size };
-	struct iovec iov[2] = { { hdr, sizeof(hdr) }, { (void *)payload, size } };
-	union {
-		char buf[CMSG_SPACE(32 * sizeof(int))];
-		struct cmsghdr align;
-	} control = { 0 };
-	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
+	const struct iovec iov[2] = { { hdr, sizeof(hdr) }, { (void *)payload, size } };
 
-	if (nfds) {
-		struct cmsghdr *c = &control.align;
-
-		msg.msg_control = control.buf;
-		msg.msg_controllen = CMSG_SPACE(nfds * sizeof(int));
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(nfds * sizeof(int));
-		memcpy(CMSG_DATA(c), fd, nfds * sizeof(int));
-	}
-	assert_int_equal(sendmsg(f->sock, &msg, MSG_NOSIGNAL), sizeof(hdr) + size);
+	assert_int_equal(fds_send(f->sock, iov, 2, fd, nfds, MSG_NOSIGNAL),
+			 sizeof(hdr) + size);
 	front_pump(f);
 }
 

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include "rig.h"
+#include "../../user/lib/csum.h"
 
 int rig_init(struct rig *r, uint32_t nchunks, const struct agg_conf *conf)
 {
@@ -90,7 +91,9 @@ struct mbuf *rig_packet(struct rig *r, int id, const uint8_t *frame, uint32_t le
 	return head;
 }
 
-void rig_push(struct rig *r, struct mbuf *m, uint64_t now_ns)
+bool rig_in_runs;
+
+static void push(struct rig *r, struct mbuf *m, uint64_t now_ns)
 {
 	struct agg_out out = { .head = r->head + r->out.n, .max = AGG_PUSH_MAX_OUT };
 
@@ -99,6 +102,70 @@ void rig_push(struct rig *r, struct mbuf *m, uint64_t now_ns)
 	agg_push(&r->agg, m, now_ns, &out);
 	assert(out.n <= AGG_PUSH_MAX_OUT);
 	r->out.n += out.n;
+}
+
+/* What XDP says of the packet of @m after that of @before: the difference if it can. */
+static struct gn_next next_of(const struct gn_meta *before, const struct gn_meta *m)
+{
+	uint16_t step = (uint16_t)(m->ip_id - before->ip_id);
+
+	if (!(m->flags & GN_F_TCP) || !m->key || m->key != before->key ||
+	    m->seq != before->seq + before->payload_len || step > 1)
+		return (struct gn_next){ .class = GN_NEXT_WHOLE };
+	return (struct gn_next){ m->payload_len, m->payload_sum, m->flags, (uint8_t)step,
+				 m->class };
+}
+
+void rig_push_all(struct rig *r, struct mbuf **m, uint32_t n, uint64_t now_ns)
+{
+	struct gn_meta rec[RIG_MAX_BURST], *before = &r->before;
+	struct gn_next next[RIG_MAX_BURST];
+
+	assert(n <= RIG_MAX_BURST);
+	for (uint32_t i = 0; i < n; i++) {
+		rec[i] = m[i]->meta;
+		next[i] = next_of(i ? &rec[i - 1] : before, &rec[i]);
+		memset(&m[i]->meta, 0xee, sizeof(m[i]->meta));
+	}
+	for (uint32_t i = 0, k; i < n; i += k) {
+		k = agg_run(&r->agg, m + i, before, next + i, n - i);
+		r->runs += k;
+		assert(!k || r->agg.held <= r->agg.conf.max_held);
+		if (k) {
+			assert(before->seq == rec[i + k - 1].seq &&
+			       before->ip_id == rec[i + k - 1].ip_id &&
+			       before->payload_len == rec[i + k - 1].payload_len);
+			continue;
+		}
+		m[i]->meta = *before = rec[i];
+		push(r, m[i], now_ns);
+		k = 1;
+	}
+}
+
+/* Sum the payload as XDP does with GN_CONFIG_VERIFY. */
+static void verify(const struct rig *r, struct mbuf *m)
+{
+	struct gn_meta *meta = &m->meta;
+	uint32_t skip = mbuf_hdr_len(m);
+
+	if (!(meta->flags & (GN_F_CSUM_PARTIAL | GN_F_CSUM_NONE)) && meta->payload_len &&
+	    skip + meta->payload_len <= m->len &&
+	    csum_equal(csum(mbuf_data(&r->pool, m) + skip, meta->payload_len),
+		       meta->payload_sum))
+		meta->flags |= GN_F_CSUM_GOOD;
+}
+
+void rig_push(struct rig *r, struct mbuf *m, uint64_t now_ns)
+{
+	/* A port that verifies has XDP leave it alone. */
+	if (rig_in_runs && r->agg.conf.checksum == AGG_VERIFY &&
+	    !(r->agg.later[m->meta.instance / 64] >> m->meta.instance % 64 & 1))
+		verify(r, m);
+	if (rig_in_runs)
+		rig_push_all(r, &m, 1, now_ns);
+	else
+		push(r, m, now_ns);
 }
 
 void rig_flush(struct rig *r, uint64_t now_ns)

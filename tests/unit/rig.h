@@ -16,6 +16,8 @@
 #define RIG_BUF	     (RIG_CHUNK - RIG_HEADROOM)
 #define RIG_MAX_OUT  2048
 
+#define RIG_MAX_BURST 64
+
 struct rig {
 	struct mbuf_pool pool;
 	struct agg agg;
@@ -23,7 +25,9 @@ struct rig {
 	size_t size; /* bytes of mem */
 	int *packet; /* [nchunks] packet a chunk was last given to */
 	struct mbuf *head[RIG_MAX_OUT];
-	struct agg_out out; /* into head[] */
+	struct agg_out out;    /* into head[] */
+	uint64_t runs;	       /* packets that agg_run() took */
+	struct gn_meta before; /* of the packet pushed last by rig_push_all() */
 };
 
 /** rig_init() - Return: 0, -errno */
@@ -42,8 +46,17 @@ int rig_restart(struct rig *r, const struct agg_conf *conf);
 struct mbuf *rig_packet(struct rig *r, int id, const uint8_t *frame, uint32_t len,
 			const struct gn_meta *meta, uint32_t first, uint32_t rest);
 
+/* Tests that push packets one by one run twice: agg_push() alone, and what agg_run()
+ * takes before it. */
+extern bool rig_in_runs;
+
 /** rig_push() - agg_push(); what comes out is appended to r->out */
 void rig_push(struct rig *r, struct mbuf *m, uint64_t now_ns);
+
+/** rig_push_all() - as a worker does a burst: agg_run() what it takes, agg_push() the
+ * rest.
+ * @n:		up to RIG_MAX_BURST */
+void rig_push_all(struct rig *r, struct mbuf **m, uint32_t n, uint64_t now_ns);
 
 /** rig_flush() - agg_flush() until it says that nothing due is left */
 void rig_flush(struct rig *r, uint64_t now_ns);

@@ -569,5 +569,9 @@ int main(void)
 		cmocka_unit_test(test_counters),
 	};
 
-	return cmocka_run_group_tests_name("agg", tests, setup, teardown);
+	int failed = cmocka_run_group_tests_name("agg", tests, setup, teardown);
+
+	rig_in_runs = true;
+	return failed +
+	       cmocka_run_group_tests_name("agg, in runs", tests, setup, teardown);
 }

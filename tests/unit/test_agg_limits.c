@@ -84,6 +84,25 @@ static void test_ip_length(void **state)
 	}
 }
 
+/* Full segments only: the one that would pass the limit heads the next chain. */
+static void test_ip_length_full(void **state)
+{
+	const int fit = (65535 - 40) / 1400;
+	struct pkt_spec s = spec(1400);
+	struct agg_conf conf = plain();
+	char want[1024] = "";
+
+	story_begin(&story, "full segments", &conf);
+	for (int i = 0; i < 2 * fit + 1; i++) {
+		story_push(&story, &s, 0);
+		next(&s);
+	}
+	say_run(want, 0, fit - 1);
+	say_run(want, fit, 2 * fit - 1);
+	say_run(want, 2 * fit, 2 * fit);
+	story_end(&story, want);
+}
+
 static void test_max_bufs(void **state)
 {
 	struct pkt_spec s = spec(100);
@@ -498,6 +517,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_ip_length),
+		cmocka_unit_test(test_ip_length_full),
 		cmocka_unit_test(test_max_bufs),
 		cmocka_unit_test(test_useless_buffers),
 		cmocka_unit_test(test_jumbo),
@@ -511,5 +531,9 @@ int main(void)
 		cmocka_unit_test(test_carry_touches_nothing),
 	};
 
-	return cmocka_run_group_tests_name("agg limits", tests, setup, teardown);
+	int failed = cmocka_run_group_tests_name("agg limits", tests, setup, teardown);
+
+	rig_in_runs = true;
+	return failed +
+	       cmocka_run_group_tests_name("agg limits, in runs", tests, setup, teardown);
 }

@@ -69,8 +69,12 @@ static void run_model(void)
 	}
 }
 
-static void run_real(bool poison)
+/* @runs: hand over what comes at one time together. */
+static void run_real(bool poison, bool runs)
 {
+	struct mbuf *burst[RIG_MAX_BURST];
+	uint32_t n = 0;
+
 	for (int i = 0; i < st.n; i++) {
 		struct stream_pkt *p = &st.pkt[i];
 		struct mbuf *m = rig_packet(&rig, i, p->frame, p->len, &p->meta, p->first,
@@ -79,7 +83,15 @@ static void run_real(bool poison)
 		pkt[i] = (struct oracle_pkt){ p->frame, p->len };
 		if (poison && model.leader[i] != i)
 			memset(mbuf_data(&rig.pool, m), 0xa5, mbuf_hdr_len(m));
-		rig_push(&rig, m, p->now);
+		burst[n++] = m;
+		if (!runs || n == RIG_MAX_BURST || p->burst_ends || i + 1 == st.n ||
+		    p[1].now != p->now) {
+			if (runs)
+				rig_push_all(&rig, burst, n, p->now);
+			else
+				rig_push(&rig, m, p->now);
+			n = 0;
+		}
 		if (p->burst_ends)
 			rig_flush(&rig, p->now);
 	}
@@ -174,7 +186,7 @@ static void test_streams(void **state)
 		stream_make(&st, seed + i);
 		run_model();
 		assert_int_equal(rig_restart(&rig, &st.conf), 0);
-		run_real((seed + i) % 2 && !st.starved);
+		run_real((seed + i) % 2 && !st.starved, (seed + i) % 4 > 1);
 		bad = check_stream();
 		if (bad)
 			fail_msg("stream %" PRIu64 ": %s (GN_SEED=%" PRIu64
@@ -200,6 +212,7 @@ static void test_streams(void **state)
 	assert_true(seen.evicted > n / 50);
 	assert_true(seen.starved > n / 50);
 	assert_true(seen.largest >= 15);
+	assert_true(rig.runs > seen.merged / 20);
 }
 
 static int setup(void **state)

@@ -78,6 +78,32 @@ static void parses_instance(void **state)
 	assert_true(in.port.copy);
 }
 
+static void limits_instance(void **state)
+{
+	static const struct {
+		const char *text;
+		uint64_t rate;
+		bool spoof;
+	} good[] = {
+		{ "vm1," MAC ",port=tap:gn0", 0, false },
+		{ "vm1," MAC ",port=tap:gn0,rate=64k", 64000, false },
+		{ "vm1," MAC ",port=tap:gn0,rate=64000,allow-spoof=no", 64000, false },
+		{ "vm1," MAC ",port=tap:gn0,rate=500M,allow-spoof", 500000000, true },
+		{ "vm1," MAC ",rate=1000G,port=vhost-user:/a,allow-spoof=yes",
+		  1000000000000, true },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+		struct instance_conf in;
+		char err[256] = "";
+
+		if (conf_parse_instance(good[i].text, &in, err, sizeof(err)))
+			fail_msg("%s: %s", good[i].text, err);
+		assert_int_equal(in.rate, good[i].rate);
+		assert_int_equal(in.allow_spoof, good[i].spoof);
+	}
+}
+
 static void refuses_instance(void **state)
 {
 	/* text, part of the message */
@@ -118,7 +144,23 @@ static void refuses_instance(void **state)
 		{ "vm1," MAC ",port=shm:/run/vm1.sock,hold=127", "from 128 to" },
 		{ "vm1," MAC ",port=null,hold=128", "hold is for port=shm" },
 		{ "vm1," MAC ",port=null,queues=1",
-		  "valid are: mac, vlan, port, client, copy, hold, iface" },
+		  "valid are: mac, vlan, port, client, copy, hold, rate, allow-spoof, "
+		  "iface" },
+		{ "vm1," MAC ",port=tap:gn0,rate=0", "from 64k to 1000G" },
+		{ "vm1," MAC ",port=tap:gn0,rate=63999", "from 64k to 1000G" },
+		{ "vm1," MAC ",port=tap:gn0,rate=1001G", "from 64k to 1000G" },
+		{ "vm1," MAC ",port=tap:gn0,rate=18446744073709551617",
+		  "from 64k to 1000G" },
+		{ "vm1," MAC ",port=tap:gn0,rate=18446744074G", "from 64k to 1000G" },
+		{ "vm1," MAC ",port=tap:gn0,rate=M", "from 64k to 1000G" },
+		{ "vm1," MAC ",port=tap:gn0,rate=1Mb", "from 64k to 1000G" },
+		{ "vm1," MAC ",port=tap:gn0,rate=1m", "from 64k to 1000G" },
+		{ "vm1," MAC ",port=tap:gn0,rate=-1M", "from 64k to 1000G" },
+		{ "vm1," MAC ",port=tap:gn0,rate=1.5G", "from 64k to 1000G" },
+		{ "vm1," MAC ",port=tap:gn0,rate", "rate has no value" },
+		{ "vm1," MAC ",port=null,rate=1M", "for ports that send" },
+		{ "vm1," MAC ",port=null,allow-spoof", "for ports that send" },
+		{ "vm1," MAC ",port=tap:gn0,allow-spoof=1", "want yes or no" },
 		{ "vm1," MAC ",port=null,", "unknown key \"\"" },
 		{ "vm1," MAC "," MAC ",port=null", "mac is given twice" },
 		{ "vm1," MAC ",port=null,copy,copy", "copy is given twice" },
@@ -535,13 +577,14 @@ static void args_win(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(parses_mac),	      cmocka_unit_test(parses_instance),
-		cmocka_unit_test(refuses_instance),   cmocka_unit_test(bounds_messages),
-		cmocka_unit_test(reads_file),	      cmocka_unit_test(defaults_iface),
-		cmocka_unit_test(refuses_file),	      cmocka_unit_test(refuses_odd_bytes),
-		cmocka_unit_test(accepts_neighbours), cmocka_unit_test(parses_args),
-		cmocka_unit_test(refuses_args),	      cmocka_unit_test(bounds_paths),
-		cmocka_unit_test(bounds_ifaces),      cmocka_unit_test(args_win),
+		cmocka_unit_test(parses_mac),	     cmocka_unit_test(parses_instance),
+		cmocka_unit_test(limits_instance),   cmocka_unit_test(refuses_instance),
+		cmocka_unit_test(bounds_messages),   cmocka_unit_test(reads_file),
+		cmocka_unit_test(defaults_iface),    cmocka_unit_test(refuses_file),
+		cmocka_unit_test(refuses_odd_bytes), cmocka_unit_test(accepts_neighbours),
+		cmocka_unit_test(parses_args),	     cmocka_unit_test(refuses_args),
+		cmocka_unit_test(bounds_paths),	     cmocka_unit_test(bounds_ifaces),
+		cmocka_unit_test(args_win),
 	};
 
 	return cmocka_run_group_tests_name("conf", tests, NULL, NULL);

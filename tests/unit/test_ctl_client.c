@@ -21,6 +21,7 @@
 
 #include <cmocka.h>
 
+#include "../../user/lib/fds.h"
 #include "../../user/lib/ghostnic.h"
 
 /* What the server does with the one connection it takes. */
@@ -60,25 +61,11 @@ static void read_request(struct server *s, int fd)
 /* As send(), with @nfds descriptors of a file that has nothing to do with it. */
 static ssize_t send_fds(int fd, const char *p, size_t len, unsigned int nfds)
 {
-	struct iovec iov = { (char *)p, len };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-	union {
-		char buf[CMSG_SPACE(MAX_SENT * sizeof(int))];
-		struct cmsghdr align;
-	} control = { { 0 } };
-	const int some = STDERR_FILENO;
+	const struct iovec iov = { (char *)p, len };
+	const int some[MAX_SENT] = { STDERR_FILENO, STDERR_FILENO, STDERR_FILENO,
+				     STDERR_FILENO };
 
-	if (nfds) {
-		msg.msg_control = control.buf;
-		msg.msg_controllen = CMSG_SPACE(nfds * sizeof(int));
-		control.align.cmsg_level = SOL_SOCKET;
-		control.align.cmsg_type = SCM_RIGHTS;
-		control.align.cmsg_len = CMSG_LEN(nfds * sizeof(int));
-		for (unsigned int i = 0; i < nfds; i++)
-			memcpy(CMSG_DATA(&control.align) + i * sizeof(int), &some,
-			       sizeof(some));
-	}
-	return sendmsg(fd, &msg, MSG_NOSIGNAL);
+	return fds_send(fd, &iov, 1, some, nfds, MSG_NOSIGNAL);
 }
 
 static bool put(int fd, const char *p, size_t len, size_t step, unsigned int nfds)

@@ -22,7 +22,7 @@
 #include "../../user/daemon/ctl.h"
 #include "still.h"
 
-#define DEADLINE_MS 10000
+#define DEADLINE_MS 30000
 
 struct server {
 	struct still s;

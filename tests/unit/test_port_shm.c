@@ -26,7 +26,7 @@
 #include "../../user/lib/log.h"
 
 #define CHUNKS	1024
-#define WAIT_MS 10000
+#define WAIT_MS 30000
 
 struct fix {
 	struct umem umem;

@@ -284,6 +284,30 @@ static void test_inject_cut(void **state)
 	inject(VH_MRG, false);
 }
 
+/* A burst of frames is one notification; a guest that is awake sees each at once. */
+static void test_inject_burst(void **state)
+{
+	static uint8_t frame[100];
+	struct iovec iov = { frame, sizeof(frame) };
+	const struct gso_frame f = { .iov = &iov, .niov = 1, .len = sizeof(frame) };
+
+	vh_up(VH_MRG);
+	vh_post(VH_NBUFS, 1);
+	for (unsigned int burst = 0; burst < 3; burst++) {
+		uint64_t calls = VH_STAT(calls);
+
+		for (unsigned int i = 0; i < 10; i++) {
+			vh.port->ops->inject(vh.port->queue[0], &f);
+			assert_true(vh_receive(&vh_got, 1, NULL));
+			assert_int_equal(VH_STAT(calls), calls);
+		}
+		vh.port->ops->settle(vh.port->queue[0]);
+		assert_int_equal(VH_STAT(calls), calls + 1);
+		vh.port->ops->settle(vh.port->queue[0]);
+		assert_int_equal(VH_STAT(calls), calls + 1);
+	}
+}
+
 /* One ring pair, several workers: each receives into it; one of them sends. */
 static void test_more_workers_than_rings(void **state)
 {
@@ -330,6 +354,7 @@ int main(void)
 		VH_TEST(test_disabled_ring),
 		VH_TEST(test_inject_kept),
 		VH_TEST(test_inject_cut),
+		VH_TEST(test_inject_burst),
 		VH_TEST(test_more_workers_than_rings),
 	};
 

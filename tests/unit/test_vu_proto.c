@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -38,7 +39,7 @@ static void test_features(void **state)
 	assert_int_equal(vt_ask(VU_GET_FEATURES), f);
 	VT_REFUSED(vt_send_u64(VU_SET_FEATURES, BIT(VIRTIO_NET_F_CTRL_VQ)));
 	VT_REFUSED(vt_send_u64(VU_SET_FEATURES, BIT(63)));
-	VT_REFUSED(vt_send_u64(VU_SET_PROTOCOL_FEATURES, BIT(9)));
+	VT_REFUSED(vt_send_u64(VU_SET_PROTOCOL_FEATURES, BIT(8)));
 	assert_int_equal(vt_handle(VU_SET_OWNER, 0, NULL, 0, NULL, 0), 0);
 }
 
@@ -74,7 +75,7 @@ static void test_forms(void **state)
 		{ VU_SET_FEATURES, 8, 8, 0, false },
 		{ VU_SET_OWNER, 0, 0, 0, false },
 		{ VU_RESET_OWNER, 0, 0, 0, false },
-		{ VU_SET_MEM_TABLE, 8, VU_MAX_PAYLOAD, 8, false },
+		{ VU_SET_MEM_TABLE, 8, 264, 8, false },
 		{ VU_SET_LOG_BASE, 16, 16, 1, true },
 		{ VU_SET_LOG_FD, 0, 8, 1, false },
 		{ VU_SET_VRING_NUM, 8, 8, 0, false },
@@ -91,6 +92,10 @@ static void test_forms(void **state)
 		{ VU_SEND_RARP, 8, 8, 0, false },
 		{ VU_NET_SET_MTU, 8, 8, 0, false },
 		{ VU_SET_BACKEND_REQ_FD, 0, 8, 1, true },
+		{ VU_GET_CONFIG, 12, VU_MAX_PAYLOAD, 0, false },
+		{ VU_SET_CONFIG, 12, VU_MAX_PAYLOAD, 0, false },
+		{ VU_GET_INFLIGHT_FD, 20, 24, 0, false },
+		{ VU_SET_INFLIGHT_FD, 20, 24, 1, true },
 		{ VU_GET_MAX_MEM_SLOTS, 0, 0, 0, false },
 		{ VU_ADD_MEM_REG, 40, 40, 1, true },
 		{ VU_REM_MEM_REG, 40, 40, 1, false },
@@ -130,7 +135,7 @@ static void test_forms(void **state)
 		if (!is_known)
 			VT_REFUSED(vt_handle(req, 0, NULL, 0, NULL, 0));
 	}
-	assert_int_equal(known, 26);
+	assert_int_equal(known, 30);
 }
 
 static void test_headers(void **state)
@@ -166,10 +171,13 @@ static void test_needs_feature(void **state)
 		uint32_t request, size;
 		bool fd;
 	} needs[] = {
-		{ VU_SET_LOG_BASE, 16, true }, { VU_SEND_RARP, 8, false },
-		{ VU_NET_SET_MTU, 8, false },  { VU_GET_MAX_MEM_SLOTS, 0, false },
-		{ VU_ADD_MEM_REG, 40, true },  { VU_REM_MEM_REG, 40, false },
-		{ VU_SET_STATUS, 8, false },   { VU_GET_STATUS, 0, false },
+		{ VU_SET_LOG_BASE, 16, true },	    { VU_SEND_RARP, 8, false },
+		{ VU_NET_SET_MTU, 8, false },	    { VU_GET_MAX_MEM_SLOTS, 0, false },
+		{ VU_ADD_MEM_REG, 40, true },	    { VU_REM_MEM_REG, 40, false },
+		{ VU_SET_STATUS, 8, false },	    { VU_GET_STATUS, 0, false },
+		{ VU_GET_CONFIG, 12, false },	    { VU_SET_CONFIG, 12, false },
+		{ VU_GET_INFLIGHT_FD, 24, false },  { VU_SET_INFLIGHT_FD, 24, true },
+		{ VU_SET_BACKEND_REQ_FD, 0, true },
 	};
 	static const uint8_t zero[40];
 
@@ -220,9 +228,6 @@ static void test_rest(void **state)
 	/* Taken and closed. */
 	assert_int_equal(vt_handle(VU_SET_LOG_FD, 0, NULL, 0, &fd, 1), 0);
 	assert_true(fcntl(fd, F_GETFD) < 0);
-	fd = vt_event();
-	assert_int_equal(vt_handle(VU_SET_BACKEND_REQ_FD, 0, NULL, 0, &fd, 1), 0);
-	assert_true(fcntl(fd, F_GETFD) < 0);
 	assert_int_equal(vt_send_u64(VU_SET_STATUS, 15), 0);
 	assert_int_equal(vt_ask(VU_GET_STATUS), 15);
 	assert_non_null(vt.dev.ring[0].vring);
@@ -249,6 +254,96 @@ static void test_quiet(void **state)
 	assert_int_equal(vt.go, n + 1);
 }
 
+/* ---- configuration space --------------------------------------------------------------
+ */
+
+struct config {
+	uint32_t offset, size, flags;
+	uint8_t space[VU_MAX_CONFIG];
+};
+
+static int ask_config(uint32_t request, struct config *c)
+{
+	return vt_handle(request, VU_NEED_REPLY, c, 12 + c->size, NULL, 0);
+}
+
+static void check_config(uint32_t offset, const void *want, uint32_t size)
+{
+	struct config c = { .offset = offset, .size = size };
+
+	assert_int_equal(ask_config(VU_GET_CONFIG, &c), 0);
+	memcpy(c.space, want, size);
+	vt_check_reply(VU_GET_CONFIG, &c, 12 + size);
+}
+
+static void test_config(void **state)
+{
+	struct config c = { .size = VU_MAX_CONFIG };
+	const uint16_t up = VIRTIO_NET_S_LINK_UP, down = 0, mtu = VT_MTU,
+		       pairs = VU_MAX_PAIRS;
+	static const uint8_t zero[200];
+	struct vu_reply r;
+
+	vt_negotiate(VT_F_PROTOCOL, VT_ALL_PROTOCOL);
+	check_config(0, vt_mac, 6);
+	check_config(6, &up, 2);
+	check_config(8, &pairs, 2);
+	check_config(10, &mtu, 2);
+	check_config(VU_MAX_CONFIG - 200, zero, 200);
+	check_config(VU_MAX_CONFIG, zero, 0);
+	vu_dev_link(&vt.dev, false, &r);
+	check_config(6, &down, 2);
+	/* Written as it is, after a migration; or otherwise. */
+	assert_int_equal(ask_config(VU_GET_CONFIG, &c), 0);
+	memcpy(&c, vt.reply.buf + VU_HDR_SIZE, sizeof(c));
+	c.flags = 1;
+	assert_int_equal(ask_config(VU_SET_CONFIG, &c), 0);
+	vt_check_u64(VU_SET_CONFIG, 0);
+	c.space[0] ^= 4;
+	assert_int_equal(ask_config(VU_SET_CONFIG, &c), 0);
+	vt_check_u64(VU_SET_CONFIG, 1);
+	check_config(0, vt_mac, 6);
+
+	/* Outside, and a size that is not the message's. */
+	c.offset = 1;
+	assert_int_equal(ask_config(VU_GET_CONFIG, &c), 0);
+	vt_check_reply(VU_GET_CONFIG, NULL, 0);
+	c.offset = UINT32_MAX;
+	c.size = 2;
+	assert_int_equal(ask_config(VU_GET_CONFIG, &c), 0);
+	vt_check_reply(VU_GET_CONFIG, NULL, 0);
+	VT_REFUSED(ask_config(VU_SET_CONFIG, &c));
+	vt.dev.protocol = VT_ALL_PROTOCOL;
+	c.offset = 0;
+	VT_REFUSED(vt_handle(VU_SET_CONFIG, 0, &c, 12, NULL, 0));
+}
+
+/* A link that changes is told to who asked for it. */
+static void test_link(void **state)
+{
+	const uint32_t want[3] = { VU_BACKEND_CONFIG_CHANGE, VU_VERSION, 0 };
+	struct vu_reply r;
+	int fd[2];
+
+	vt_negotiate(VT_F_PROTOCOL, VT_ALL_PROTOCOL);
+	vu_dev_link(&vt.dev, false, &r);
+	assert_int_equal(r.len, 0); /* no channel */
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
+	assert_int_equal(vt_handle(VU_SET_BACKEND_REQ_FD, 0, NULL, 0, &fd[1], 1), 0);
+	assert_int_equal(vt.dev.backend_fd, fd[1]);
+	vu_dev_link(&vt.dev, false, &r);
+	assert_int_equal(r.len, 0); /* no change */
+	vu_dev_link(&vt.dev, true, &r);
+	assert_int_equal(r.len, VU_HDR_SIZE);
+	assert_memory_equal(r.buf, want, sizeof(want));
+	vt.dev.protocol &= ~BIT(VU_P_CONFIG);
+	vu_dev_link(&vt.dev, false, &r);
+	assert_int_equal(r.len, 0);
+	close(fd[0]);
+	fd[0] = vt_event();
+	VT_REFUSED(vt_handle(VU_SET_BACKEND_REQ_FD, 0, NULL, 0, &fd[0], 1));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -256,6 +351,7 @@ int main(void)
 		VT_TEST(test_forms),	     VT_TEST(test_headers),
 		VT_TEST(test_needs_feature), VT_TEST(test_acknowledgements),
 		VT_TEST(test_rest),	     VT_TEST(test_quiet),
+		VT_TEST(test_config),	     VT_TEST(test_link),
 	};
 
 	return cmocka_run_group_tests_name("vu_proto", tests, NULL, NULL);

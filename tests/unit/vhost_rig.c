@@ -54,6 +54,7 @@ int vh_setup(void **state)
 		.loop = vh.loop, .owner = &vh, .call = on_call, .changed = on_changed
 	};
 	assert_int_equal(rig_init(&vh.rig, 256, &agg), 0);
+	agg_later(&vh.rig.agg, 0, true);
 	keep_init(&vh.sent, KEEP_MAX);
 	return 0;
 }
@@ -140,7 +141,9 @@ static void remember(const uint8_t *frame, uint32_t len)
 	memcpy(vh.sent.sink.get(&vh.sent.sink, len), frame, len);
 }
 
-void vh_push_segment(uint32_t len, enum pkt_csum csum, bool cwr)
+/* @by is added to the payload's word at @at of what was built. */
+static void push_segment(uint32_t len, enum pkt_csum csum, bool cwr, uint32_t at,
+			 uint16_t by)
 {
 	static uint8_t payload[1460], frame[PKT_MAX];
 	uint32_t gso = vh.port->gso, n;
@@ -159,6 +162,8 @@ void vh_push_segment(uint32_t len, enum pkt_csum csum, bool cwr)
 		s.flags |= PKT_CWR;
 	vh.seq += len;
 	n = pkt_build(&s, frame);
+	at += n - len;
+	pkt_put16(frame + at, (uint16_t)(pkt_get16(frame + at) + by));
 	pkt_meta(frame, n, 0, gso, &m);
 	rig_push(&vh.rig, rig_packet(&vh.rig, (int)vh.sent.n, frame, n, &m, 0, 0), 0);
 	if (csum == PKT_CSUM_PARTIAL) {
@@ -167,6 +172,16 @@ void vh_push_segment(uint32_t len, enum pkt_csum csum, bool cwr)
 		n = pkt_build(&s, frame);
 	}
 	remember(frame, n);
+}
+
+void vh_push_segment(uint32_t len, enum pkt_csum csum, bool cwr)
+{
+	push_segment(len, csum, cwr, 0, 0);
+}
+
+void vh_push_altered(uint32_t len, uint32_t at, uint16_t by)
+{
+	push_segment(len, PKT_CSUM_GOOD, false, at, by);
 }
 
 void vh_deliver(void)

@@ -80,6 +80,10 @@ bool vh_receive(struct vh_frame *r, unsigned int per, unsigned int *nbufs);
 /** vh_push_segment() - one TCP segment of a flow, into the aggregator */
 void vh_push_segment(uint32_t len, enum pkt_csum csum, bool cwr);
 
+/** vh_push_altered() - the same, good, but for the payload's 16-bit word at @at, to
+ * which @by was added after the checksum was made */
+void vh_push_altered(uint32_t len, uint32_t at, uint16_t by);
+
 /** vh_deliver() - all that was pushed goes to the port; its chunks come back */
 void vh_deliver(void);
 

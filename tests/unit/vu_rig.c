@@ -15,6 +15,7 @@
 #include "vu_rig.h"
 
 struct vu_rig vt;
+const uint8_t vt_mac[6] = { 2, 0, 0, 0, 0, 0x11 };
 
 static void on_quiet(void *owner)
 {
@@ -61,7 +62,7 @@ int vt_setup(void **state)
 	fds_before = open_fds();
 	guest_init(&vt.guest, false);
 	driver_init(&vt.driver, &vt.guest, &c);
-	vu_dev_init(&vt.dev, &ops, &vt, VT_MTU);
+	vu_dev_init(&vt.dev, &ops, &vt, vt_mac, VT_MTU);
 	return 0;
 }
 

@@ -16,7 +16,8 @@
 
 #define VT_ALL_PROTOCOL                                                                  \
 	(BIT(VU_P_MQ) | BIT(VU_P_LOG_SHMFD) | BIT(VU_P_RARP) | BIT(VU_P_REPLY_ACK) |     \
-	 BIT(VU_P_NET_MTU) | BIT(VU_P_CONFIGURE_MEM_SLOTS) | BIT(VU_P_STATUS))
+	 BIT(VU_P_NET_MTU) | BIT(VU_P_BACKEND_REQ) | BIT(VU_P_CONFIG) |                  \
+	 BIT(VU_P_INFLIGHT_SHMFD) | BIT(VU_P_CONFIGURE_MEM_SLOTS) | BIT(VU_P_STATUS))
 
 /* The device under test, and what it asked of its owner. */
 struct vu_rig {
@@ -29,6 +30,7 @@ struct vu_rig {
 };
 
 extern struct vu_rig vt;
+extern const uint8_t vt_mac[6]; /* of the guest */
 
 struct vt_table {
 	uint32_t n, pad;

@@ -21,8 +21,7 @@ export B=$GN_BIN
 . "$(dirname "${BASH_SOURCE[0]}")/../vm/lib.sh"
 
 QEMU_INITRD=$GN_TMP/initrd
-QEMU_APPEND="console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable no_timer_check \
-cryptomgr.notests"
+QEMU_APPEND=$VM_APPEND
 QEMU_SEQ=0
 QEMU_BOOT_S=90		# CPU time of an emulated boot: 4 s
 GUEST_S=60
@@ -34,17 +33,7 @@ command -v qemu-system-x86_64 >/dev/null || gn_die "qemu-system-x86_64 is missin
 # qemu_initrd - what guests boot; QEMU_ITEMS: more for its file system, see mkinitrd.sh
 qemu_initrd()
 {
-	local at
-
 	vm_kernel
-	# An emulated CPU takes longer to unpack the kernel than to boot it. QEMU starts
-	# what is inside, an ELF file, by its PVH entry.
-	VMLINUX=$VM_DIR/vmlinux-$VM_RELEASE
-	if [ ! -s "$VMLINUX" ]; then
-		at=$(LC_ALL=C grep -aboP -m 1 "\xfd7zXZ" "$VM_KERNEL" | head -n 1 | cut -d: -f1)
-		tail -c "+$((at + 1))" "$VM_KERNEL" | xz -dcq --single-stream >"$VMLINUX.$$"
-		gn_must mv "$VMLINUX.$$" "$VMLINUX"	# xz complains of what follows
-	fi
 	vm_initrd "$QEMU_INITRD" "$GN_TOP/tests/vhost/guest/agent.sh:/test" \
 		@virtio_pci @virtio_net ethtool socat iperf3 "${QEMU_ITEMS[@]}"
 }
@@ -193,9 +182,10 @@ qemu_host()
 	qemu_daemon "$@"
 }
 
+# QEMU_LISTENS: ",client": it is vm2's QEMU that listens
 qemu_daemon()
 {
 	gn_must gn_daemon host --iface h0 \
 		--instance "vm1,mac=$GN_MAC1,port=vhost-user:$GN_TMP/vm1.vu" \
-		--instance "vm2,mac=$GN_MAC2,port=vhost-user:$GN_TMP/vm2.vu" "$@"
+		--instance "vm2,mac=$GN_MAC2,port=vhost-user:$GN_TMP/vm2.vu${QEMU_LISTENS-}" "$@"
 }

@@ -61,10 +61,11 @@ pmd_shown()
 	[ "$(grep -c 'Tx-pps' "$GN_TMP/PMD.log")" -gt "$1" ]
 }
 
-# ping_vm COUNT SIZE - all answered, in order of sending, each with its payload
+# ping_vm COUNT SIZE - all answered, each with its payload; the next is sent when the one
+# before it is answered
 ping_vm()
 {
-	gn_exec peer timeout 60 ping -q -i 0.002 -c "$1" -s "$2" -W 5 "$VM" \
+	gn_exec peer timeout 60 ping -q -f -c "$1" -s "$2" -W 5 "$VM" \
 		>"$GN_TMP/ping.log" 2>&1 || return 1
 	cat "$GN_TMP/ping.log"
 	grep -q "$1 packets transmitted, $1 received, 0% packet loss" "$GN_TMP/ping.log" &&
@@ -96,7 +97,8 @@ no_faults() { [ "$(vm1 faults)" = 0 ]; }
 server_world()
 {
 	gn_world 1500
-	gn_must gn_daemon host --iface h0 --instance "$SPEC"
+	# The stream comes a packet at a time: whether two are in one burst is chance.
+	gn_must gn_daemon host --iface h0 --instance "$SPEC" --flush-us 1000
 	# Answers carry the address of who asked; testpmd's ARP is not the subject.
 	gn_must gn_exec peer ip neigh replace "$VM" lladdr "$GN_MAC1" dev p0
 }
@@ -153,9 +155,10 @@ one_way()
 # ---- super-packets -----------------------------------------------------------------
 # With checksum and LRO offload testpmd takes GSO frames; without, the same stream must
 # come as plain frames. Nobody there answers TCP, so the stream is made by hand.
+# stream COUNT BAD - every BADth payload is not what its checksum says; 0: none
 stream()
 {
-	gn_exec peer python3 - "$(gn_mac peer p0)" "$GN_MAC1" "$1" <<-'PY'
+	gn_exec peer python3 - "$(gn_mac peer p0)" "$GN_MAC1" "$1" "$2" <<-'PY'
 	import socket, struct, sys
 	src, dst = (bytes.fromhex(a.replace(':', '')) for a in sys.argv[1:3])
 	def fold(b):
@@ -166,6 +169,7 @@ stream()
 	s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
 	s.bind(('p0', 0))
 	payload = bytes(range(250)) * 4
+	bad = int(sys.argv[4])
 	ips = bytes([10, 0, 0, 1, 10, 0, 0, 11])
 	for i in range(int(sys.argv[3])):
 	    ip = struct.pack('!BBHHHBBH', 0x45, 0, 40 + len(payload), i & 0xffff, 0x4000, 64, 6, 0) + ips
@@ -173,7 +177,8 @@ stream()
 	    tcp = struct.pack('!HHIIBBHHH', 1000, 2000, i * len(payload) & 0xffffffff, 1, 0x50, 0x10, 8000, 0, 0)
 	    sum_ = 0xffff - fold(ips + struct.pack('!HH', 6, 20 + len(payload)) + tcp + payload)
 	    tcp = tcp[:16] + struct.pack('!H', sum_) + tcp[18:]
-	    s.send(dst + src + b'\x08\x00' + ip + tcp + payload)
+	    data = payload[:500] + b'bad!' + payload[504:] if bad and i % bad == bad // 2 else payload
+	    s.send(dst + src + b'\x08\x00' + ip + tcp + data)
 	PY
 }
 
@@ -186,12 +191,15 @@ same_counts()
 
 got_packets() { [ "$(vm1 rx_packets)" -ge "$1" ]; }
 
-# super_packets NAME DEVARGS yes|no ARG... - are segments merged?
+# super_packets NAME DEVARGS yes|no ARG... - are segments merged? Then some are bad, and
+# these are alone.
 super_packets()
 {
-	local name=$1 dev=$2 merged=$3 p0 packets frames
+	local name=$1 dev=$2 merged=$3 p0 packets frames bad=0 c0
 	shift 3
+	[ "$merged" = no ] || bad=50
 	p0=$(vm1 rx_packets)
+	c0=$(vm1 rx_bad_csum)
 	F0=$(vm1 rx_frames)
 	B0=$(vm1 rx_bytes)
 	pmd "$dev" rxonly "$@"
@@ -201,7 +209,7 @@ super_packets()
 		pmd_end
 		return
 	fi
-	stream 2000 || gn_die "the stream was not sent"
+	stream 2000 $bad || gn_die "the stream was not sent"
 	gn_wait 10 got_packets $((p0 + 2000))
 	packets=$(($(vm1 rx_packets) - p0))
 	frames=$(($(vm1 rx_frames) - F0))	# and a few from the host's stack
@@ -212,6 +220,10 @@ super_packets()
 		gn_fail "$name" "$packets packets in $frames frames: hardly merged"
 	elif [ "$merged" = no ] && [ $frames -lt $packets ]; then
 		gn_fail "$name" "$packets packets in $frames frames without an offload for it"
+	elif [ "$merged" = yes ] && [ "$(vm1 rx_bad_csum)" -le "$c0" ]; then
+		gn_fail "$name" "40 of 2000 packets were bad, and none was found in a chain"
+	elif [ "$(vm1 rx_bad_csum)" -gt $((c0 + 40)) ]; then
+		gn_fail "$name" "$(($(vm1 rx_bad_csum) - c0)) packets were found bad, 40 were"
 	elif ! gn_wait 10 same_counts; then
 		gn_fail "$name" "testpmd received $(pmd_stat RX-packets) frames of $(pmd_stat RX-bytes) bytes, the daemon delivered $(($(vm1 rx_frames) - F0)) of $(($(vm1 rx_bytes) - B0))"
 	else
@@ -227,11 +239,24 @@ supers()
 {
 	local packed dev
 	for packed in 0 1; do
+		# What is captured was read before the port could verify it.
+		[ $packed = 0 ] || gn_spawn CAPTURE gn_ghostnic capture --instance vm1 \
+			-w "$GN_TMP/c.pcapng"
 		# A ring that holds the whole stream: testpmd may be late.
 		dev=packed_vq=$packed,mrg_rxbuf=1,queue_size=4096
 		super_packets "plain frames packed=$packed" $dev no --rxd=4096
 		super_packets "super-packets packed=$packed" $dev yes --rxd=4096 "${LRO[@]}"
 	done
+	kill -INT "$CAPTURE"
+	gn_wait 5 gn_gone "$CAPTURE"
+	gn_check "all that was captured was whole, the bad ones too" captured_all
+}
+
+# Two streams: plain frames without bad ones, super-packets with.
+captured_all()
+{
+	grep -q ' captured, 0 lost' "$GN_TMP/CAPTURE.log" &&
+		[ "$(grep -ao 'bad!' "$GN_TMP/c.pcapng" | wc -l)" = 40 ]
 }
 
 # ---- restarts ---------------------------------------------------------------------------

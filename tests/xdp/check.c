@@ -98,6 +98,7 @@ struct gn_meta check_redirect(const char *what, const uint8_t *f, unsigned int l
 			      const struct gn_instance *in, enum place place)
 {
 	bool inband = place == IN_FRAME || place == IN_FULL;
+	struct stream_reader r = { .s = nic.stream };
 	uint32_t prod = nic.stream->prod, seq = prod + nic.stream->gap;
 	struct frame_want w;
 	struct gn_meta m;
@@ -124,7 +125,8 @@ struct gn_meta check_redirect(const char *what, const uint8_t *f, unsigned int l
 		assert_int_equal(nic.stream->gap, 0);
 		prod = seq + 1;
 		assert_int_equal(run.out_len, len);
-		m = nic.stream->rec[seq % GN_STREAM_SIZE];
+		stream_seek(&r, seq);
+		m = *stream_next(&r);
 		body = run.out;
 	} else {
 		assert_int_equal(run.meta_len, GN_META_SIZE);

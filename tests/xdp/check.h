@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "nic.h"
+#include "../../user/daemon/stream.h"
 
 #define ALL_OFFLOADS (GN_INSTANCE_TSO4 | GN_INSTANCE_TSO6 | GN_INSTANCE_USO)
 #define MAX_FRAME    9022 /* gn_config.max_frame, bytes */

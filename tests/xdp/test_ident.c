@@ -197,9 +197,12 @@ static void test_spread(void **state)
 
 	a = run_spec("secret", &s);
 	nic_config(&nic, MAX_FRAME, 0, secret2);
+	/* A secret is there before the first frame is; this one comes late. */
+	nic_generation(&nic, nic.conf.generation + 1);
 	b = run_spec("secret", &s);
 	assert_int_not_equal(a.flow, b.flow);
 	nic_config(&nic, MAX_FRAME, 0, secret);
+	nic_generation(&nic, nic.conf.generation + 1);
 	fixtures += 2;
 }
 
@@ -237,8 +240,9 @@ static void find_sharing(uint8_t *f, uint8_t *other, unsigned int len, unsigned 
 	fail_msg("no two flows of one slot");
 }
 
-/* Flows that share a slot and take turns: every key is new, and none is of both. They
- * differ in a port, or in any word of the addresses alone. */
+/* Flows that share a slot and take turns: no key is of both. They differ in a port, or in
+ * any word of the addresses alone. Every key is new, but of segments that the program
+ * remembers beside the slot, whose runs go on. */
 static void test_shared_slot(void **state)
 {
 	static const struct {
@@ -262,13 +266,15 @@ static void test_shared_slot(void **state)
 
 	for (size_t i = 0; i < sizeof(kind) / sizeof(kind[0]); i++) {
 		unsigned int len = frame_build(&kind[i].s, f[0]);
+		bool remembered =
+			!kind[i].s.v6 && !kind[i].s.proto && kind[i].s.opt_len <= 12;
 
 		find_sharing(f[0], f[1], len, kind[i].at);
 		for (unsigned int n = 0; n < 20; n++) {
 			key[n] = check_redirect("turn", f[n & 1], len, &in_all, IN_FRONT)
 					 .key;
 			for (unsigned int k = 0; k < n; k++)
-				if (key[k] == key[n])
+				if ((key[k] == key[n]) != (remembered && !((n - k) & 1)))
 					fail_msg("kind %zu: frames %u and %u", i, k, n);
 		}
 		/* Undisturbed, each has one. */

@@ -104,6 +104,23 @@ static void test_not_looked_at(void **state)
 	fixtures += 4;
 }
 
+/* An instance whose worker reads all of it, between two of others. */
+static void test_read_later(void **state)
+{
+	struct gn_instance in = { .id = 1, .flags = GN_INSTANCE_TSO4 };
+	struct frame_spec s = { .payload = 100 };
+	unsigned int len = frame_build(&s, frame);
+
+	nic_config(&nic, MAX_FRAME, GN_CONFIG_VERIFY, secret);
+	for (unsigned int i = 0; i < 4; i++) {
+		in.flags ^= GN_INSTANCE_READS;
+		nic_instance(&nic, frame_mac, 0, &in);
+		nic_generation(&nic, 100 + i);
+		assert_int_equal(good_twice(len), !(in.flags & GN_INSTANCE_READS));
+	}
+	fixtures++;
+}
+
 /* Payload that lies in later buffers cannot be read: nothing is said. */
 static void test_several_buffers(void **state)
 {
@@ -130,6 +147,7 @@ int main(void)
 		cmocka_unit_test(test_every_byte),
 		cmocka_unit_test(test_padding),
 		cmocka_unit_test(test_not_looked_at),
+		cmocka_unit_test(test_read_later),
 		cmocka_unit_test(test_several_buffers),
 	};
 

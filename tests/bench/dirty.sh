@@ -1,0 +1,27 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+#
+# What dirty logs cost: JSON lines in $B/bench/dirty.jsonl, and KVM's as a table. KVM's are
+# measured in an emulated machine that has KVM, whose figures compare with one another
+# only. Where there is KVM in hardware, run $B/tests/bench/dirty_kvm by itself.
+
+# shellcheck source=tests/vm/lib.sh
+. "$(dirname "$0")/../vm/lib.sh"
+
+OUT=$VM_BIN/bench/dirty.jsonl
+mkdir -p "$VM_BIN/bench"
+"$VM_BIN/tests/bench/harvest" "$@" | tee "$OUT" || exit 1
+
+vm_kernel
+vm_initrd "$VM_DIR/dirty-bench.img" "$VM_TOP/tests/bench/guest/dirty.sh:/test" \
+	"$VM_BIN/tests/bench/dirty_kvm:/dirty_kvm" @kvm-amd
+VM_ACCEL=tcg VM_CPU=max vm_run "$VM_DIR/dirty-bench.img" 900 >"$OUT.guest" || { cat "$OUT.guest"; exit 1; }
+grep '^{' "$OUT.guest" >>"$OUT"
+rm -f "$OUT.guest"
+
+echo "ns per dirty page: slower write + harvest + clear = total"
+grep '"dirty-kvm"' "$OUT" | jq -r '[.dirty_percent, .subject, .guest_ns, .harvest_ns, .clear_ns,
+	.total_ns, .start_us] | @tsv' |
+	awk -F '\t' 'BEGIN { printf "%8s %-11s %8s %8s %8s %8s %9s\n", "dirty", "log", "write",
+		"harvest", "clear", "total", "start/us" }
+	{ printf "%7s%% %-11s %8d %8d %8d %8d %9d\n", $1, $2, $3, $4, $5, $6, $7 }'

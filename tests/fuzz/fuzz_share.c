@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * Fuzz what another node sends: a stream of messages as chan.c takes it apart. What is
+ * accepted keeps the promises that home and peer build on, and is said again with
+ * the same bytes.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../user/share/share_wire.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void need(int true_here)
+{
+	if (!true_here)
+		abort();
+}
+
+static void promises(const struct gm_hdr *h)
+{
+	need(h->op && h->op < GM_OP_MAX && *gm_op_name(h->op) != '?');
+	need(h->len <= GM_PAYLOAD_MAX);
+	need(h->bus <= GM_BUS_MAX && h->bus + h->size >= h->bus);
+	need(h->status <= 0 && h->status >= -4095);
+	if (h->flags & GM_F_REPLY) {
+		if (h->op == GM_OP_GET && !h->status)
+			need(h->len == h->size);
+		if (h->op == GM_OP_READ && !h->status)
+			need(h->len == h->size &&
+			     h->size <= GM_READ_PAGES * GM_PAGE_SIZE);
+		return;
+	}
+	need(!h->status);
+	switch (h->op) {
+	case GM_OP_EVENT:
+		need(h->len == (h->arg == GM_EV_MOVED ? sizeof(struct gm_moved) : 0));
+		break;
+	case GM_OP_MOVE:
+		need(h->arg2 && h->arg2 < GM_MOVE_MAX);
+		if (h->arg2 == GM_MOVE_BEGIN)
+			need(h->len == sizeof(struct gm_move_begin) && h->arg &&
+			     h->arg <= GM_REGION_MAX && !(h->arg % GM_PAGE_SIZE));
+		if (h->arg2 == GM_MOVE_PAGES)
+			need(h->len == h->size && !(h->size % GM_PAGE_SIZE) &&
+			     !(h->bus % GM_PAGE_SIZE));
+		if (h->arg2 == GM_MOVE_SLOTS)
+			need(h->len &&
+			     h->len <= GM_SLOT_MAX * sizeof(struct gm_move_slot));
+		if (h->arg2 == GM_MOVE_CLIENTS)
+			need(h->len &&
+			     h->len <= GM_CLIENT_MAX * sizeof(struct gm_move_client));
+		if (h->arg2 == GM_MOVE_TABLE)
+			need(h->len && !(h->len % sizeof(struct gm_move_run)));
+		break;
+	case GM_OP_GET: need(h->size && h->size <= GM_PAYLOAD_MAX); break;
+	case GM_OP_PUT: need(h->len == h->size && h->size); break;
+	case GM_OP_FADD:
+	case GM_OP_SWAP:
+	case GM_OP_CAS:
+		need((h->size == 4 || h->size == 8) && !(h->bus % h->size));
+		break;
+	case GM_OP_READ:
+	case GM_OP_WRITE:
+	case GM_OP_INV:
+	case GM_OP_ACK:
+	case GM_OP_FLUSH:
+		need(h->size && !(h->size % GM_PAGE_SIZE) && !(h->bus % GM_PAGE_SIZE) &&
+		     h->size <= (h->op == GM_OP_READ ? GM_READ_PAGES : GM_BATCH_PAGES) *
+					GM_PAGE_SIZE);
+		break;
+	default: break;
+	}
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	while (size >= GM_HDR_SIZE) {
+		uint8_t again[GM_HDR_SIZE];
+		struct gm_hdr h;
+
+		if (gm_hdr_decode(data, &h))
+			return 0;
+		promises(&h);
+		gm_hdr_encode(&h, again);
+		need(!memcmp(again, data, GM_HDR_SIZE));
+		data += GM_HDR_SIZE;
+		size -= GM_HDR_SIZE;
+		if (h.len > size)
+			return 0;
+		data += h.len;
+		size -= h.len;
+	}
+	return 0;
+}

@@ -1,0 +1,198 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+#
+# `vm-migrate qemu`: the guest of one QEMU goes to another while its device writes into
+# it. What is missing is said and nothing touched; a cancelled one goes on; all RAM is
+# compared; and when the device's writes are not logged, the difference is found and the
+# guest goes on at the source.
+
+# shellcheck source=tests/vhost/migrate-lib.sh
+. "$(dirname "$0")/../vhost/migrate-lib.sh"
+
+TOOL=$GN_BIN/vm-migrate/vm-migrate
+OUT=$GN_TMP/migrate.json
+
+# between SRC DST ARGS... - the last line of its output is in $OUT. Returns its status
+between()
+{
+	local rc src=$1 dst=$2
+	shift 2
+	"$TOOL" qemu --json --qmp "$GN_TMP/$src/qmp" --dest-qmp "$GN_TMP/$dst/qmp" \
+		--to "unix:$GN_TMP/migrate" "$@" >"$GN_TMP/lines"
+	rc=$?
+	tail -n 1 "$GN_TMP/lines" >"$OUT"
+	return $rc
+}
+
+migrate() { between vm1 vm2 "$@"; }
+
+# gives STATUS CMD... - does it end with that status?
+gives()
+{
+	local want=$1 rc
+	shift
+	"$@"
+	rc=$?
+	[ $rc = "$want" ] || { echo "status $rc"; cat "$GN_TMP/lines"; return 1; }
+}
+
+result() { jq -e "$1" "$OUT" >/dev/null || { cat "$OUT"; return 1; }; }
+# said PATTERN - is it one of the problems?
+said() { jq -r 'select(.event == "problem") | .text' "$GN_TMP/lines" | grep -q -e "$1" || { cat "$GN_TMP/lines"; return 1; }; }
+gone() { gn_gone "${QEMU_PID[$1]}"; }
+answers_qmp() { qmp "$1" query-status | jq -e .status; }
+# plain NAME ARGS... - a QEMU whose guest is its BIOS
+plain()
+{
+	local name=$1
+	shift
+	rm -rf "${GN_TMP:?}/$name"
+	gn_must mkdir "$GN_TMP/$name"
+	gn_spawn "PLAIN_$name" qemu-system-x86_64 -display none -nodefaults -no-user-config \
+		-qmp "unix:$GN_TMP/$name/qmp,server=on,wait=off" "$@"
+	local pid=PLAIN_$name
+	QEMU_PID[$name]=${!pid}
+	gn_wait 20 answers_qmp "$name"
+}
+
+qemu_initrd
+begin
+
+# ---- what is missing -----------------------------------------------------------------------
+gn_check "nobody listens" gives 3 "$TOOL" qemu --qmp /nowhere --dest-qmp /nowhere --to tcp:a:1
+gn_check "usage" gives 2 "$TOOL" qemu --qmp /nowhere
+plain vm2 -machine q35 -accel tcg -cpu max -smp 2 -m 64
+gn_check "a guest that cannot go there" gives 7 migrate --check
+for what in "machine types differ" "CPUs differ: 1 in the source, 2" "CPU models differ" \
+	"-incoming defer" "PCI device" "not a shared memfd"; do
+	gn_check "it says: $what" said "$what"
+done
+gn_check "the guest runs on" runs vm1 running
+gn_stop "${QEMU_PID[vm2]}" KILL
+
+# ---- memory in pieces: two backends, one of them on both sides of the hole below 4 GiB -------
+# shellcheck disable=SC2054 # QEMU's commas
+NUMA=(-machine q35,max-ram-below-4g=256M -accel tcg -cpu max -m 512 -vga std
+	-object memory-backend-memfd,id=one,size=384M,share=on -numa node,memdev=one
+	-object memory-backend-memfd,id=two,size=128M,share=on -numa node,memdev=two)
+plain a "${NUMA[@]}"
+plain b "${NUMA[@]}" -S -incoming defer
+gn_check "both are ready" gives 0 between a b --check
+gn_check "migrated with multifd and zstd" gives 0 between a b --streams 3 --zstd 1 --quit-source
+gn_check "all of both backends" result '.compared and .pages_differ == 0 and .pages_compared > 100'
+gn_check "it runs there" runs b running
+gn_check "the source has ended" gn_wait 10 gone a
+gn_stop "${QEMU_PID[b]}" KILL
+
+# ---- interrupted between transfer and decision: the next run decides -------------------------
+migrated() { [ "$(qmp "$1" query-migrate | jq -r .status)" = "$2" ]; }
+plain a "${NUMA[@]}"
+plain b "${NUMA[@]}" -S -incoming "unix:$GN_TMP/left"
+qmp a migrate "{\"uri\":\"unix:$GN_TMP/left\"}" >/dev/null
+gn_check "transferred, both are paused" gn_wait 20 migrated a completed
+gn_check "nothing is decided without a comparison" gives 7 between a b --verify none
+gn_check "the next run compares and decides" gives 0 between a b
+gn_check "it runs there" runs b running
+gn_stop "${QEMU_PID[a]}" KILL
+gn_stop "${QEMU_PID[b]}" KILL
+
+# ---- the destination dies ------------------------------------------------------------------------
+plain a "${NUMA[@]}"
+plain b "${NUMA[@]}" -S -incoming defer
+gn_spawn SLOW "$TOOL" qemu --json --qmp "$GN_TMP/a/qmp" --dest-qmp "$GN_TMP/b/qmp" \
+	--to "unix:$GN_TMP/migrate" --bandwidth 64K
+slow_sent() { [ "$(jq -r 'select(.event == "progress").bytes' "$GN_TMP/SLOW.log" | tail -n 1)" -gt 20000 ]; }
+gn_check "a slow migration" gn_wait 20 slow_sent
+gn_stop "${QEMU_PID[b]}" KILL
+gn_wait 20 gn_gone "$SLOW"
+wait "$SLOW"
+gn_check "it fails" test $? = 1
+gn_check "the source runs on" runs a running
+gn_check "no capability is left on" test "$(qmp a query-migrate-capabilities | jq '[.[] | select(.state)] | length')" = 0
+gn_stop "${QEMU_PID[a]}" KILL
+
+# ---- its dirty rate --------------------------------------------------------------------------
+# rate ARGS...
+rate() { "$TOOL" dirty-rate --json "$@" >"$GN_TMP/lines"; tail -n 1 "$GN_TMP/lines" >"$OUT"; result .ok; }
+gn_check "dirty rate by QEMU and the device's log" rate --qmp "$GN_TMP/vm1/qmp" --instance vm1 --seconds 2
+gn_note "$(jq -c '{method, bytes_per_s, device_bytes_per_s}' "$OUT")"
+gn_check "the device's share" result '.device_bytes_per_s > 100000 and .bytes_per_s > .device_bytes_per_s / 2'
+gn_check "dirty rate of the process" rate --pid "${QEMU_PID[vm1]}" --seconds 1
+gn_note "$(jq -c '{method, bytes_per_s, margin_bytes_per_s, ram_bytes}' "$OUT")"
+gn_check "with its margin" result '.bytes_per_s > 100000 and (.samples == 0) == (.margin_bytes_per_s == 0)'
+gn_check "nobody at that monitor" gives 3 "$TOOL" dirty-rate --qmp /nowhere
+gn_check "no such process" gives 3 "$TOOL" dirty-rate --pid 4000000
+
+# ---- half-way, and back --------------------------------------------------------------------
+# sent_bytes N - has the running one sent more?
+sent_bytes() { [ "$(jq -r 'select(.event == "progress").bytes' "$GN_TMP/lines" | tail -n 1)" -gt "$1" ]; }
+
+# interrupt - SIGINT once something was transferred
+interrupt()
+{
+	local rc pid
+	"$TOOL" qemu --json --qmp "$GN_TMP/vm1/qmp" --dest-qmp "$GN_TMP/vm2/qmp" \
+		--to "unix:$GN_TMP/migrate" --bandwidth 3M --instance vm1 >"$GN_TMP/lines" &
+	pid=$!
+	gn_wait 30 sent_bytes 3000000 || return 99
+	kill -INT $pid
+	wait $pid
+	rc=$?
+	tail -n 1 "$GN_TMP/lines" >"$OUT"
+	return $rc
+}
+
+destination
+before=$(qmp vm1 query-migrate-parameters)
+gn_check "cancelled by a signal" gives 4 interrupt
+gn_check "the guest runs on" runs vm1 running
+gn_check "parameters are as before" test "$before" = "$(qmp vm1 query-migrate-parameters)"
+gn_check "no capability is left on" test "$(qmp vm1 query-migrate-capabilities | jq '[.[] | select(.state)] | length')" = 0
+gn_check "the destination has ended" gn_wait 10 gone vm2
+gn_check "the device log is off" test "$(gn_ghostnic dma-log show --instance vm1 -j | jq .on)" = false
+bytes=$(gn_port_count vm1 rx_bytes)
+gn_check "the stream goes on" gn_wait 20 delivered $((bytes + 1000000))
+qemu_end vm2
+
+# ---- all the way ---------------------------------------------------------------------------
+destination
+gn_check "migrated" gives 0 migrate --instance vm1 --bandwidth 40M --downtime-ms 1000
+gn_note "$(cat "$OUT")"
+gn_check "all RAM was compared" result '.compared and .pages_differ == 0 and .pages_compared > 1000'
+gn_check "the device's writes were seen" result '.device_pages > 10'
+gn_check "progress by source" jq -es 'any(.[]; .event == "progress" and .by.device_pages > 0)' "$GN_TMP/lines"
+gn_check "it runs there" runs vm2 running
+gn_check "and not here" runs vm1 postmigrate
+export GHOSTNIC_CTL=$GN_TMP/host2.sock
+bytes=$(gn_port_count vm1 rx_bytes)
+gn_check "the stream goes on there" gn_wait 30 delivered $((bytes + 1000000))
+touch "$GN_TMP/stop"
+if gn_wait 40 received; then
+	sent=$(cat "$GN_TMP/sent")
+	got=$(guest vm2 "cat /tmp/sum")
+	gn_check "the stream is whole" test "${sent% *}" = "${got%% *}"
+else
+	gn_fail "the stream is whole" "it did not come to its end"
+fi
+qemu_end vm1 vm2
+world_end
+
+# ---- without a log -------------------------------------------------------------------------
+# The daemon forgets QEMU's log, and only that: its own still tells who wrote the pages.
+DAEMON_BIN=$GN_TMP/unlogged
+gn_must mkdir "$DAEMON_BIN"
+gn_must ln -s "$GN_BIN/tests/vhost/ghostnicd-unlogged" "$DAEMON_BIN/ghostnicd"
+gn_must ln -s "$GN_BIN/ghostnic" "$DAEMON_BIN/ghostnic"
+begin
+export GHOSTNIC_CTL=$GN_TMP/host.sock
+destination
+gn_check "lost writes are found" gives 6 migrate --instance vm1 --bandwidth 40M --downtime-ms 1000
+gn_note "$(cat "$OUT")"
+gn_check "and whose they are" result '.pages_differ > 0 and .device_differ > 0 and .rolled_back'
+gn_check "the destination has ended" gn_wait 10 gone vm2
+gn_check "the guest runs at the source" runs vm1 running
+bytes=$(gn_port_count vm1 rx_bytes)
+gn_check "the stream goes on at the source" gn_wait 20 delivered $((bytes + 1000000))
+qemu_end vm1 vm2
+gn_stop "$SENDER" KILL
+world_end

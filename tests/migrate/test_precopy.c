@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/* precopy and incoming together: a machine of threads, migrated over real sockets. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "../../user/lib/clock.h"
+#include "../../user/lib/log.h"
+#include "source.h"
+
+/* One migration of a fresh machine that has to succeed. @compare: all of its RAM */
+static void migrate_and(bool compare, const struct machine_conf *mc,
+			const struct precopy_conf *pc, bool unix_socket,
+			struct precopy_status *st)
+{
+	char uri[CHAN_URI_MAX];
+	struct incoming_conf ic = { .uri = test_uri(unix_socket, uri) };
+	struct precopy_conf conf = *pc;
+	struct precopy *p;
+	struct machine *m;
+	struct twin t;
+	int err;
+
+	ic.tls = pc->tls;
+	assert_int_equal(twin_start(&t, &ic), 0);
+	assert_int_equal(machine_start(mc, &m), 0);
+	conf.uri = incoming_uri(t.in);
+	assert_int_equal(precopy_create(&conf, &m->ram, m->dirty, MACHINE_CONFIG,
+					&machine_ops, m, &p),
+			 0);
+	err = precopy_run(p);
+	precopy_status(p, st);
+	if (err)
+		print_message("%s\n", st->message);
+	assert_int_equal(err, 0);
+	assert_int_equal(twin_join(&t), 0);
+	if (compare)
+		assert_int_equal(machine_differs(m, &t), 0);
+	assert_int_equal(st->phase, PRECOPY_DONE);
+	assert_int_equal(t.started, 1);
+	assert_int_equal(t.abandoned, 0);
+	assert_true(t.loaded);
+	assert_int_equal(t.writes, machine_writes(m));
+	assert_int_equal(m->releases, 1);
+	assert_int_equal(m->resumes, 0);
+	precopy_destroy(p);
+	twin_fini(&t);
+	machine_stop(m);
+}
+
+static void migrate(const struct machine_conf *mc, const struct precopy_conf *pc,
+		    bool unix_socket, struct precopy_status *st)
+{
+	migrate_and(true, mc, pc, unix_socket, st);
+}
+
+static void migrate_only(const struct machine_conf *mc, const struct precopy_conf *pc,
+			 bool unix_socket, struct precopy_status *st)
+{
+	migrate_and(false, mc, pc, unix_socket, st);
+}
+
+static void test_tcp(void **state)
+{
+	struct precopy_status st;
+	uint64_t us = 0;
+
+	migrate(&machine_small, &precopy_usual, false, &st);
+	assert_true(st.sent.pages >= 1000);
+	assert_int_equal(st.audit_bad, 0);
+	/* Its steps are all of the downtime, but for what is lost by rounding. */
+	for (unsigned int i = 0; i < PRECOPY_STEPS; i++)
+		us += st.step_us[i];
+	assert_true(us > 0 && us <= st.downtime_us);
+	assert_true(st.last_pages > 0);
+}
+
+static void test_unix(void **state)
+{
+	struct precopy_status st;
+
+	migrate(&machine_small, &precopy_usual, true, &st);
+}
+
+static void test_streams(void **state)
+{
+	struct precopy_status st;
+	struct precopy_conf conf = precopy_usual;
+
+	for (conf.streams = 2; conf.streams <= WIRE_MAX_STREAMS; conf.streams += 7)
+		migrate(&machine_small, &conf, conf.streams % 2, &st);
+}
+
+/* 64 GiB with little in it: holes cost no bytes, and are not filled on either side. */
+static void test_sparse(void **state)
+{
+	struct machine_conf mc = machine_small;
+	struct precopy_status st;
+	uint64_t began = clock_ns();
+
+	mc.block[1].pages = 64ULL << 18;
+	mc.span = 5000;
+	mc.vhost = false;
+	migrate_only(&mc, &precopy_usual, false, &st);
+	assert_true(st.sent.bytes < 100 << 20);
+	assert_true(clock_ns() - began < 10000000000ULL);
+}
+
+static void test_zstd(void **state)
+{
+	struct precopy_conf conf = precopy_usual;
+	struct precopy_status plain, packed;
+
+	migrate(&machine_small, &precopy_usual, false, &plain);
+	conf.zstd_level = 1;
+	migrate(&machine_small, &conf, false, &packed);
+	assert_true(packed.sent.bytes < plain.sent.bytes / 2);
+}
+
+/* A vCPU that writes one page: every harvest finds it once, and the look whether anybody wrote
+ * after the last one, which finds it again, does not count. */
+static void test_counted_once(void **state)
+{
+	struct machine_conf mc = machine_small;
+	struct precopy_status st;
+	struct machine *m;
+
+	mc.cpu_log = MACHINE_SCAN;
+	mc.vcpus = 1;
+	mc.span = 1;
+	mc.pace_us = 0;
+	if (machine_start(&mc, &m) == -EOPNOTSUPP)
+		skip();
+	machine_stop(m);
+	migrate(&mc, &precopy_usual, true, &st);
+	assert_in_range(st.dirty_by[DIRTY_BY_CPU], 1, st.round + 1);
+}
+
+/* A guest that writes more than the line takes: known within three rounds. */
+static void test_hopeless(void **state)
+{
+	struct machine_conf mc = machine_small;
+	struct incoming_conf ic = { .uri = "tcp:127.0.0.1:0" };
+	struct precopy_conf conf = precopy_usual;
+	struct precopy_status st;
+	struct precopy *p;
+	struct machine *m;
+	struct twin t;
+
+	mc.pace_us = 0;
+	conf.bandwidth = 40 << 20;
+	conf.downtime_ms = 20;
+	conf.on_stall = PRECOPY_ABORT;
+	assert_int_equal(twin_start(&t, &ic), 0);
+	assert_int_equal(machine_start(&mc, &m), 0);
+	conf.uri = incoming_uri(t.in);
+	assert_int_equal(precopy_create(&conf, &m->ram, m->dirty, MACHINE_CONFIG,
+					&machine_ops, m, &p),
+			 0);
+	assert_int_equal(precopy_run(p), -ETIME);
+	precopy_status(p, &st);
+	assert_true(st.round <= 3);
+	assert_int_equal(st.phase, PRECOPY_FAILED);
+	assert_true(machine_runs(m));
+	assert_int_equal(m->pauses, 0);
+	precopy_destroy(p);
+	machine_stop(m);
+	twin_fini(&t);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_tcp),	 cmocka_unit_test(test_unix),
+		cmocka_unit_test(test_streams),	 cmocka_unit_test(test_sparse),
+		cmocka_unit_test(test_zstd),	 cmocka_unit_test(test_counted_once),
+		cmocka_unit_test(test_hopeless),
+	};
+
+	log_set_level(LOG_LVL_ERROR);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * hostile: a node that knows the protocol and breaks one rule of it.
+ *
+ *	hostile ADDR BUS KEY RULE
+ *
+ * Prints the status of the reply to what breaks the rule ("none": there was none), then
+ * "closed" or "open": does the owner still answer on this connection?
+ *
+ *	hostile ADDR BUS KEY patient MS
+ *
+ * breaks none: it gets a word again and again, until it is refused. Prints the status, or
+ * "late": an answer that it had waited for MS or longer was none of refusal.
+ *
+ *	hostile ADDR BUS KEY writer
+ *
+ * breaks none: it takes two pages to write and prints "ok". For a line on standard input it gives
+ * the first back, as an answer said again, and asks how far the owner has come: "done" or
+ * "undone"; then the second, of its own accord, and prints the status of the reply. For another
+ * line it gives the first once more, and prints the same two.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../user/lib/clock.h"
+#include "../../user/share/key.h"
+#include "../../user/share/net.h"
+
+#define WAIT_MS	   2000
+#define PATIENT_MS 20000
+
+static struct net_conn conn;
+static struct gm_hdr last = { .session = 0 };
+static uint8_t payload[GM_PAYLOAD_MAX];
+static int wait_ms = WAIT_MS;
+
+static int send_raw(uint8_t *raw, const void *data, size_t len)
+{
+	struct iovec iov[2] = { { raw, GM_HDR_SIZE }, { (void *)data, len } };
+
+	return net_send_all(&conn, iov, len ? 2 : 1, wait_ms);
+}
+
+static int answer(struct gm_hdr *h)
+{
+	uint8_t raw[GM_HDR_SIZE];
+	int err = net_recv_all(&conn, raw, sizeof(raw), wait_ms);
+
+	if (!err)
+		err = gm_hdr_decode(raw, h);
+	return err ? err : net_recv_all(&conn, payload, h->len, wait_ms);
+}
+
+static int ask(struct gm_hdr *h, const void *data)
+{
+	uint8_t raw[GM_HDR_SIZE];
+	int err;
+
+	gm_hdr_encode(h, raw);
+	err = send_raw(raw, data, h->len);
+	return err ? err : answer(h);
+}
+
+/* Where a whole run of good messages is wanted: the next request. */
+static struct gm_hdr next(uint8_t op, uint64_t bus, uint32_t size)
+{
+	last.op = op;
+	last.bus = bus;
+	last.size = size;
+	last.seq++;
+	return last;
+}
+
+static int enter(uint64_t bus, const char *key, uint8_t role)
+{
+	struct gm_hello hello = { .node = "hostile", .role = role };
+	struct gm_hdr h = { .op = GM_OP_HELLO, .len = sizeof(hello), .seq = ++last.seq };
+	struct gm_key k = { .len = (uint8_t)strlen(key) };
+	struct gm_attach a;
+	int err = ask(&h, &hello);
+
+	if (err || h.status)
+		return err ? err : h.status;
+	last.session = h.session;
+	memcpy(k.bytes, key, k.len);
+	err = gm_key_proof(&k, payload, h.session, bus, "hostile", a.proof);
+	if (err)
+		return err;
+	h = (struct gm_hdr){ .op = GM_OP_ATTACH,
+			     .len = sizeof(a),
+			     .seq = ++last.seq,
+			     .session = last.session,
+			     .bus = bus };
+	err = ask(&h, &a);
+	last.key_id = h.key_id;
+	last.epoch = h.epoch;
+	return err ? err : h.status;
+}
+
+static void say(int err, int status)
+{
+	struct gm_hdr h = next(GM_OP_PING, 0, 0);
+	bool open = !ask(&h, NULL) && h.op == GM_OP_PING;
+
+	if (err)
+		printf("none");
+	else
+		printf("%s", status ? strerrorname_np(-status) : "ok");
+	printf(" %s\n", open ? "open" : "closed");
+}
+
+static int patient(uint64_t bus, uint64_t late_ms)
+{
+	int err = 0;
+
+	wait_ms = PATIENT_MS;
+	while (!err) {
+		struct gm_hdr h = next(GM_OP_GET, bus, 8);
+		uint64_t start = clock_boot_ns();
+
+		err = ask(&h, NULL);
+		if (!err)
+			err = h.status;
+		if (!err && clock_boot_ns() - start >= late_ms * 1000000) {
+			puts("late");
+			return 0;
+		}
+	}
+	puts(strerrorname_np(-err));
+	return 0;
+}
+
+/* As ask(), past what is no reply to it. */
+static int ask_for(struct gm_hdr *h)
+{
+	static const uint8_t bytes[GM_PAGE_SIZE] = { 88 };
+	struct gm_hdr asked = *h;
+	int err = ask(h, bytes);
+
+	while (!err &&
+	       (!(h->flags & GM_F_REPLY) || h->op != asked.op || h->seq != asked.seq))
+		err = answer(h);
+	return err;
+}
+
+static void say_done(uint64_t seq)
+{
+	struct gm_hdr h = next(GM_OP_PING, 0, 0);
+
+	h.arg2 = 2; /* both grants have come */
+	if (ask_for(&h))
+		puts("none");
+	else
+		puts(h.arg2 >= seq ? "done" : "undone");
+}
+
+static struct gm_hdr flush(uint64_t bus, uint64_t version)
+{
+	struct gm_hdr h = next(GM_OP_FLUSH, bus, GM_PAGE_SIZE);
+
+	h.len = GM_PAGE_SIZE;
+	h.arg = version;
+	h.arg2 = 2;
+	return h;
+}
+
+static int writer(uint64_t bus)
+{
+	static const uint8_t bytes[GM_PAGE_SIZE] = { 88 };
+	uint8_t raw[GM_HDR_SIZE];
+	struct gm_hdr h;
+	uint64_t version = 0;
+	int err = 0;
+
+	for (int i = 2; i-- && !err;) {
+		h = next(GM_OP_WRITE, bus + (uint64_t)i * GM_PAGE_SIZE, GM_PAGE_SIZE);
+		err = ask_for(&h);
+		version = h.arg;
+	}
+	puts(err || h.status ? "error" : "ok");
+	say_done(h.seq);
+	getchar();
+	h = flush(bus, version + 1);
+	gm_hdr_encode(&h, raw);
+	if (send_raw(raw, bytes, h.len))
+		return 1;
+	say_done(h.seq);
+	h = flush(bus + GM_PAGE_SIZE, 0);
+	err = ask_for(&h);
+	puts(err ? "none" : h.status ? strerrorname_np(-h.status) : "ok");
+	getchar();
+	h = flush(bus, version + 1);
+	err = ask_for(&h);
+	say_done(h.seq);
+	puts(err ? "none" : h.status ? strerrorname_np(-h.status) : "ok");
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	const char *rule = argc > 4 ? argv[4] : "";
+	uint64_t bus = argc > 2 ? strtoull(argv[2], NULL, 0) : 0;
+	uint8_t raw[GM_HDR_SIZE];
+	struct gm_hdr h;
+	int err;
+
+	if (argc < 5 || net_connect(argv[1], NULL, WAIT_MS, &conn)) {
+		fprintf(stderr, "usage: hostile ADDR BUS KEY RULE\n");
+		return 2;
+	}
+	if (!strcmp(rule, "stranger")) {
+		h = next(GM_OP_GET, bus, 8);
+		err = ask(&h, NULL);
+		say(err, h.status);
+		return 0;
+	}
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	err = enter(bus, argv[3], strcmp(rule, "writer") ? GM_ROLE_OPS : GM_ROLE_PAGES);
+	if (err || !strcmp(rule, "key")) {
+		say(0, err);
+		return 0;
+	}
+	if (!strcmp(rule, "patient"))
+		return patient(bus, argc > 5 ? strtoull(argv[5], NULL, 0) : 0);
+	if (!strcmp(rule, "writer"))
+		return writer(bus);
+	h = next(GM_OP_GET, bus, 8);
+	if (!strcmp(rule, "bounds"))
+		h.bus = bus + (1u << 20) - 4;
+	else if (!strcmp(rule, "elsewhere"))
+		h.bus = 1ull << 40;
+	else if (!strcmp(rule, "replay"))
+		h.seq--;
+	else if (!strcmp(rule, "session"))
+		h.session ^= 1;
+	else if (!strcmp(rule, "epoch"))
+		h.epoch++;
+	else if (!strcmp(rule, "keyid"))
+		h.key_id++;
+	else if (!strcmp(rule, "pages"))
+		h = next(GM_OP_READ, bus, 4096);
+	else if (!strcmp(rule, "length"))
+		h.size = UINT32_MAX;
+	gm_hdr_encode(&h, raw);
+	if (!strcmp(rule, "version"))
+		raw[4]++;
+	else if (!strcmp(rule, "magic"))
+		raw[0]++;
+	err = send_raw(raw, NULL, 0);
+	if (!err)
+		err = answer(&h);
+	say(err, h.status);
+	net_close(&conn);
+	return 0;
+}

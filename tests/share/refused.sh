@@ -1,0 +1,55 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+#
+# What an owner refuses: a node that breaks one rule gets the right status, is counted, and
+# loses its connection where the contract says so; what it wanted to change is as before.
+
+# shellcheck source=tests/share/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+share_net 2
+share_agent 1
+share_app 1
+expect "owner exports" "ok 4294967296" 1 export mem 1048576 secret
+expect "owner stores" ok 1 store 0 42
+
+counter()
+{
+	gn_exec n1 env GHOSTMEM_AGENT="$GN_TMP/n1.sock" "$GN_BIN/ghostmem" stat -j |
+		jq "[.. | objects | .$1? // empty | numbers] | add // 0"
+}
+
+# refused RULE WANTED COUNTER [KEY]
+refused()
+{
+	local before got after
+	before=$(counter "$3")
+	got=$(gn_exec n2 timeout 20 "$GN_BIN/tests/share/hostile" tcp:10.7.0.1:7400 4294967296 \
+		"${4:-secret}" "$1")
+	after=$(counter "$3")
+	if [ "$got" = "$2" ] && [ "$after" = $((before + 1)) ]; then
+		gn_ok "$1: $2, $3"
+	else
+		gn_fail "$1: $2, $3" "'$got', $3 went from $before to $after"
+	fi
+}
+
+got=$(gn_exec n2 "$GN_BIN/tests/share/hostile" tcp:10.7.0.1:7400 4294967296 secret none)
+if [ "$got" = "ok open" ]; then
+	gn_ok "one who breaks no rule is served"
+else
+	gn_fail "one who breaks no rule is served" "$got"
+fi
+refused stranger "EPROTO closed" bad_proto
+refused key "EACCES closed" bad_key wrong
+refused bounds "ERANGE closed" bad_range
+refused elsewhere "ERANGE closed" bad_range
+refused replay "EPROTO closed" bad_replay
+refused session "EPROTO closed" bad_replay
+refused keyid "EACCES closed" bad_key
+refused epoch "ESTALE open" bad_epoch
+refused pages "EPROTO closed" bad_proto
+refused length "none closed" bad_proto
+refused magic "none closed" bad_proto
+refused version "none closed" bad_version
+expect "the bytes are as they were" 42 1 load 0

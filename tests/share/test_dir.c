@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * dir: one contract for every directory. GM_TEST_DIRECTORY: URL of an empty one; default
+ * is a file of its own.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "../../user/lib/clock.h"
+#include "../../user/share/dir/dir.h"
+
+#define LEASE_MS 3000
+
+static char url[256], tmp[] = "/tmp/test_dir.XXXXXX";
+
+static struct dir *open_dir(void)
+{
+	struct dir *d;
+
+	assert_int_equal(dir_open(url, LEASE_MS, 5000, &d), 0);
+	return d;
+}
+
+static struct dir_region region(const char *name, const char *node)
+{
+	struct dir_region r = { .size = 16 << 12, .key_id = 1, .read_key_id = 2 };
+
+	snprintf(r.name, sizeof(r.name), "%s", name);
+	snprintf(r.node, sizeof(r.node), "%s", node);
+	snprintf(r.addr, sizeof(r.addr), "tcp:10.0.0.1:7400");
+	return r;
+}
+
+static void test_open(void **state)
+{
+	struct dir *d;
+
+	assert_int_equal(dir_open("nothing:here", LEASE_MS, 100, &d), -EINVAL);
+	assert_int_equal(dir_open("", LEASE_MS, 100, &d), -EINVAL);
+}
+
+static void test_life(void **state)
+{
+	struct dir *d = open_dir(), *e = open_dir();
+	struct dir_region a = region("life", "n1"), b = region("life2", "n2"), r;
+
+	assert_int_equal(dir_find(d, "life", 0, &r), -ENOENT);
+	assert_int_equal(dir_add(d, &a), 0);
+	assert_int_equal(a.epoch, 1);
+	assert_true(a.bus >= GM_BUS_MIN && a.bus % GM_PAGE_SIZE == 0);
+	assert_int_equal(dir_add(e, &b), 0);
+	assert_true(b.bus >= a.bus + a.size + GM_PAGE_SIZE ||
+		    a.bus >= b.bus + b.size + GM_PAGE_SIZE);
+	assert_int_equal(dir_find(e, "life", 0, &r), 0);
+	assert_string_equal(r.node, "n1");
+	assert_string_equal(r.addr, "tcp:10.0.0.1:7400");
+	assert_true(r.bus == a.bus && r.size == a.size && r.key_id == 1 &&
+		    r.read_key_id == 2 && r.lease_ms == LEASE_MS);
+	assert_int_equal(dir_find(e, NULL, a.bus + a.size - 1, &r), 0);
+	assert_string_equal(r.name, "life");
+	assert_int_equal(dir_find(e, NULL, a.bus + a.size, &r), -ENOENT);
+	assert_int_equal(dir_find(e, NULL, 1, &r), -ENOENT);
+
+	/* Another owner while this one lives; a move; the old owner afterwards. */
+	r = region("life", "n2");
+	assert_int_equal(dir_add(e, &r), -EEXIST);
+	r = a;
+	snprintf(r.node, sizeof(r.node), "n2");
+	r.epoch = 2;
+	assert_int_equal(dir_update(e, &r, 7), -ESTALE);
+	assert_int_equal(dir_update(e, &r, 1), 0);
+	assert_int_equal(dir_update(d, &a, 1), -ESTALE);
+	assert_int_equal(dir_remove(d, "life", 1), -ESTALE);
+	assert_int_equal(dir_find(d, NULL, a.bus, &r), 0);
+	assert_string_equal(r.node, "n2");
+	assert_int_equal(dir_remove(d, "life", 2), 0);
+	assert_int_equal(dir_remove(d, "life", 2), -ENOENT);
+	assert_int_equal(dir_update(d, &a, 1), -ENOENT);
+	assert_int_equal(dir_remove(d, "life2", 1), 0);
+	dir_close(d);
+	dir_close(e);
+}
+
+static int count(void *arg, const struct dir_region *r)
+{
+	return ++*(int *)arg == 2 ? 17 : 0;
+}
+
+static void test_list(void **state)
+{
+	struct dir *d = open_dir();
+	struct dir_region r;
+	char name[8];
+	int n = 0;
+
+	assert_int_equal(dir_list(d, count, &n), 0);
+	for (int i = 0; i < 3; i++) {
+		snprintf(name, sizeof(name), "l%d", i);
+		r = region(name, "n1");
+		assert_int_equal(dir_add(d, &r), 0);
+	}
+	n = 0;
+	assert_int_equal(dir_list(d, count, &n), 17);
+	assert_int_equal(n, 2);
+	for (int i = 0; i < 3; i++) {
+		snprintf(name, sizeof(name), "l%d", i);
+		assert_int_equal(dir_remove(d, name, 1), 0);
+	}
+	dir_close(d);
+}
+
+/* A region may be taken when its owner's lease has ended, never before. */
+static void test_lease(void **state)
+{
+	struct dir *d = open_dir(), *e = open_dir();
+	struct dir_region a = region("lease", "n1"), b;
+	uint64_t end, renewed = 0;
+	int err;
+
+	assert_int_equal(dir_add(d, &a), 0);
+	for (end = clock_ns() + 2 * (uint64_t)LEASE_MS * 1000000; clock_ns() < end;) {
+		uint64_t now = clock_ns();
+
+		assert_int_equal(dir_renew(d, "n1"), 0);
+		renewed = now;
+		b = region("lease", "n2");
+		assert_int_equal(dir_add(e, &b), -EEXIST);
+		poll(NULL, 0, LEASE_MS / 5);
+	}
+	end = clock_ns() + 10 * (uint64_t)LEASE_MS * 1000000;
+	do {
+		b = region("lease", "n2");
+		err = dir_add(e, &b);
+		poll(NULL, 0, 20);
+	} while (err == -EEXIST && clock_ns() < end);
+	assert_int_equal(err, 0);
+	assert_true(clock_ns() - renewed >= (uint64_t)LEASE_MS * 1000000);
+	assert_int_equal(b.epoch, 2);
+	assert_int_equal(dir_renew(d, "n1"), -ESTALE);
+	assert_int_equal(dir_update(d, &a, 1), -ESTALE);
+	assert_int_equal(dir_remove(e, "lease", 2), 0);
+	dir_close(d);
+	dir_close(e);
+}
+
+static void test_watch(void **state)
+{
+	struct dir *d = open_dir(), *e = open_dir();
+	struct dir_region a = region("watch", "n1"), r;
+	int fd = dir_watch_fd(e);
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	bool added = false, removed = false;
+	uint64_t end;
+
+	assert_true(fd >= 0);
+	while (dir_watch_next(e, &r) > 0)
+		;
+	assert_int_equal(dir_add(d, &a), 0);
+	for (end = clock_ns() + 30000000000ull; !added && clock_ns() < end;) {
+		poll(&p, 1, 100);
+		while (dir_watch_next(e, &r) > 0)
+			if (!strcmp(r.name, "watch") && r.size == a.size)
+				added = true;
+	}
+	assert_true(added);
+	assert_int_equal(dir_remove(d, "watch", 1), 0);
+	for (end = clock_ns() + 30000000000ull; !removed && clock_ns() < end;) {
+		poll(&p, 1, 100);
+		while (dir_watch_next(e, &r) > 0)
+			if (!strcmp(r.name, "watch") && !r.size)
+				removed = true;
+	}
+	assert_true(removed);
+	dir_close(d);
+	dir_close(e);
+}
+
+static void *racer(void *arg)
+{
+	struct dir *d = open_dir();
+	struct dir_region r;
+	char name[16], node[16];
+	uintptr_t won = 0;
+
+	snprintf(node, sizeof(node), "r%d", *(int *)arg);
+	for (int i = 0; i < 10; i++) {
+		snprintf(name, sizeof(name), "race%d", i);
+		r = region(name, node);
+		if (!dir_add(d, &r))
+			won++;
+	}
+	dir_close(d);
+	return (void *)won;
+}
+
+static int distinct(void *arg, const struct dir_region *r)
+{
+	uint64_t *seen = arg;
+
+	for (uint64_t i = 1; i <= seen[0]; i++)
+		if (seen[i] == r->bus)
+			return -EEXIST;
+	seen[++seen[0]] = r->bus;
+	return 0;
+}
+
+/* Four nodes want the same names at once: one gets each, ranges are distinct. */
+static void test_race(void **state)
+{
+	int id[4] = { 0, 1, 2, 3 };
+	uint64_t seen[64] = { 0 };
+	uintptr_t sum = 0;
+	struct dir *d = open_dir();
+	pthread_t t[4];
+	void *won;
+
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(pthread_create(&t[i], NULL, racer, &id[i]), 0);
+	for (int i = 0; i < 4; i++) {
+		pthread_join(t[i], &won);
+		sum += (uintptr_t)won;
+	}
+	assert_int_equal(sum, 10);
+	assert_int_equal(dir_list(d, distinct, seen), 0);
+	assert_int_equal(seen[0], 10);
+	dir_close(d);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_open),  cmocka_unit_test(test_life),
+		cmocka_unit_test(test_list),  cmocka_unit_test(test_lease),
+		cmocka_unit_test(test_watch), cmocka_unit_test(test_race),
+	};
+	const char *given = getenv("GM_TEST_DIRECTORY");
+	char cmd[sizeof(tmp) + 8];
+	int rc;
+
+	if (given) {
+		snprintf(url, sizeof(url), "%s", given);
+		return cmocka_run_group_tests_name("dir", tests, NULL, NULL);
+	}
+	if (!mkdtemp(tmp))
+		return 1;
+	snprintf(url, sizeof(url), "file:%s/dir.json", tmp);
+	rc = cmocka_run_group_tests_name("dir", tests, NULL, NULL);
+	snprintf(cmd, sizeof(cmd), "rm -r %s", tmp);
+	return system(cmd) ? 1 : rc;
+}
