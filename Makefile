@@ -19,6 +19,7 @@ say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)';)
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
 	-Wpointer-arith -Wwrite-strings -Wvla -Wundef -Wno-unused-parameter \
+	-Wno-gnu-variable-sized-type-not-at-end \
 	$(if $(WERROR),-Werror)
 PKGS := libxdp libbpf jansson libseccomp libcap-ng inih
 GN_CFLAGS := -std=gnu11 -D_GNU_SOURCE -DGN_VERSION='"$(VERSION)"' -I$(B) $(WARN) \
@@ -27,14 +28,14 @@ GN_CFLAGS := -std=gnu11 -D_GNU_SOURCE -DGN_VERSION='"$(VERSION)"' -I$(B) $(WARN)
 	-pthread $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 GN_LDFLAGS := -pthread $(if $(SAN),-fsanitize=$(SAN))
 GN_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
-MIGRATE_LIBS := $(shell pkg-config --libs gnutls libzstd libxxhash jansson libseccomp 2>/dev/null)
+MIGRATE_LIBS := $(shell pkg-config --libs gnutls libzstd libxxhash jansson libseccomp libcap-ng 2>/dev/null) -lm
 
 # ---- sources --------------------------------------------------------------
 LIB_SRC    := $(wildcard user/lib/*.c)
 DAEMON_SRC := $(filter-out user/daemon/main.c,$(wildcard user/daemon/*.c user/daemon/*/*.c))
 LOADER_SRC := $(wildcard loader/*.c)
-MIGRATE_SRC := $(filter-out vm-migrate/main.c vm-migrate/cmd%.c,$(wildcard vm-migrate/*.c vm-migrate/vmm/*.c))
-MIGRATE_CMD_SRC := $(wildcard vm-migrate/main.c vm-migrate/cmd*.c)
+MIGRATE_CMD_SRC := vm-migrate/main.c $(wildcard vm-migrate/cmd/*.c)
+MIGRATE_SRC := $(filter-out $(MIGRATE_CMD_SRC),$(wildcard vm-migrate/*.c vm-migrate/*/*.c))
 BPF_SRC    := $(wildcard bpf/*.bpf.c)
 BENCH_BPF  := $(wildcard tests/bench/*.bpf.c)
 UNIT_SRC   := $(wildcard tests/unit/test_*.c)
@@ -42,6 +43,7 @@ HELPER_SRC := $(filter-out $(UNIT_SRC),$(wildcard tests/unit/*.c))
 XDP_SRC    := $(wildcard tests/xdp/test_*.c)
 XDP_HELPER_SRC := $(filter-out $(XDP_SRC),$(wildcard tests/xdp/*.c))
 MIGRATE_TEST_SRC := $(wildcard tests/migrate/test_*.c)
+MIGRATE_HELPER_SRC := $(filter-out $(MIGRATE_TEST_SRC),$(wildcard tests/migrate/*.c))
 FUZZ_SRC   := $(wildcard tests/fuzz/fuzz_*.c)
 
 obj   = $(patsubst %.c,$(B)/%.o,$(1))
@@ -52,13 +54,15 @@ DAEMON_A := $(B)/libdaemon.a
 MIGRATE_A := $(B)/libvm-migrate.a
 HELPERS_A := $(B)/tests/unit/libhelpers.a
 XDP_HELPERS_A := $(B)/tests/xdp/libhelpers.a
+MIGRATE_HELPERS_A := $(B)/tests/migrate/libhelpers.a
 PROGS    := $(B)/ghostnic $(B)/ghostnicd
+MIGRATE_PROG := $(B)/vm-migrate/vm-migrate
 MIGRATE_BIN := $(patsubst %.c,$(B)/%,$(MIGRATE_TEST_SRC))
 UNIT_BIN := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
 XDP_BIN  := $(patsubst %.c,$(B)/%,$(XDP_SRC))
 FUZZ_BIN := $(patsubst %.c,$(B)/%,$(FUZZ_SRC))
 
-all: $(PROGS) ## build ghostnic and ghostnicd
+all: $(PROGS) $(MIGRATE_PROG) ## build ghostnic, ghostnicd and vm-migrate
 
 # ---- rules ----------------------------------------------------------------
 $(B)/%.o: %.c
@@ -78,8 +82,9 @@ $(DAEMON_A): $(call obj,$(DAEMON_SRC))
 $(MIGRATE_A): $(call obj,$(MIGRATE_SRC))
 $(HELPERS_A): $(call obj,$(HELPER_SRC))
 $(XDP_HELPERS_A): $(call obj,$(XDP_HELPER_SRC))
-$(LIB_A) $(DAEMON_A) $(MIGRATE_A) $(HELPERS_A) $(XDP_HELPERS_A):
-	$(call say,AR,$@)rm -f $@ && ar rcs $@ $^
+$(MIGRATE_HELPERS_A): $(call obj,$(MIGRATE_HELPER_SRC))
+$(LIB_A) $(DAEMON_A) $(MIGRATE_A) $(HELPERS_A) $(XDP_HELPERS_A) $(MIGRATE_HELPERS_A):
+	$(call say,AR,$@)mkdir -p $(@D) && rm -f $@ && ar rcs $@ $^
 
 $(B)/ghostnic: $(call obj,$(LOADER_SRC)) $(LIB_A)
 $(B)/ghostnicd: $(B)/user/daemon/main.o $(DAEMON_A) $(LIB_A)
@@ -96,7 +101,7 @@ $(XDP_BIN): $(XDP_HELPERS_A)
 $(UNIT_BIN) $(XDP_BIN): $(B)/%: $(B)/%.o $(HELPERS_A) $(DAEMON_A) $(LIB_A)
 	$(call say,LD,$@)$(CC) $(GN_LDFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(GN_LIBS) -lcmocka
 
-$(MIGRATE_BIN): $(B)/%: $(B)/%.o $(MIGRATE_A) $(LIB_A)
+$(MIGRATE_BIN): $(B)/%: $(B)/%.o $(MIGRATE_HELPERS_A) $(MIGRATE_A) $(LIB_A)
 	$(call say,LD,$@)$(CC) $(GN_LDFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(MIGRATE_LIBS) -lcmocka
 
 -include $(shell [ -d $(B) ] && find $(B) -name '*.d')
@@ -104,8 +109,8 @@ $(MIGRATE_BIN): $(B)/%: $(B)/%.o $(MIGRATE_A) $(LIB_A)
 unit-tests: $(UNIT_BIN)
 migrate-tests: $(MIGRATE_BIN)
 xdp-tests: $(XDP_BIN)
-check: $(UNIT_BIN) ## unit tests; needs no root
-	$(Q)for t in $(UNIT_BIN); do $$t || exit 1; done
+check: $(UNIT_BIN) $(MIGRATE_BIN) ## unit tests; needs no root
+	$(Q)for t in $(UNIT_BIN) $(MIGRATE_BIN); do $$t || exit 1; done
 
 include $(wildcard tests/*.mk)
 
