@@ -8,9 +8,11 @@
 #
 # One line per program with its cases and seconds, a log of each in $B/test/, the tail of
 # it on failure. Two lanes run at the same time, much of which is waiting; each takes the
-# next group when it is done with one. The last line is "N passed, N failed, N skipped":
-# cmocka programs and network tests count by their cases, everything else by program. A skip
-# that ALLOWED_SKIPS does not name is a failure. Exit status 0: nothing failed.
+# next group when it is done with one. A test that fails there is run once more when all are
+# done, alone: it fails if it fails again, and is listed as unsteady if it does not. The last
+# line is "N passed, N failed, N skipped": cmocka programs and network tests count by their
+# cases, everything else by program. A skip that ALLOWED_SKIPS does not name is a failure. Exit
+# status 0: nothing failed. AGAIN=0 runs nothing twice.
 set -u
 
 cd "$(dirname "$0")/.." || exit 1
@@ -21,11 +23,16 @@ unset MAKEFLAGS MAKELEVEL MFLAGS	# of the make that called
 LOGS=$B/test
 JOBS=$(nproc)
 # What lanes tell each other, in $LOGS: a line "OK BAD" per program; a line per skip; what failed;
-# who prints
+# calls of one() and cases() to make again, and what had failed there; who prints
 RESULTS=$LOGS/results
 SKIPS=$LOGS/skips
 FAILED=$LOGS/failed
+REPEAT=$LOGS/repeat
+FIRST=$LOGS/first
 OUTPUT=$LOGS/output.lock
+# More failures than this are not a busy machine's: nothing is run again then.
+AGAIN=${AGAIN:-5}
+in_lanes=
 
 # What may be skipped, and why: a pattern of GROUP/PROGRAM/CASE each.
 ALLOWED_SKIPS='
@@ -56,11 +63,18 @@ skip()
 	fi
 }
 
-# report NAME LOG OK BAD START - a program's line, and its log's end if it failed
+# report NAME LOG OK BAD START CALL - a program's line, and its log's end if it failed; counted
+# unless CALL, which is to be made again then
 report()
 {
-	local s=$((SECONDS - $5))
-	echo "$3 $4" >>"$RESULTS"
+	local s=$((SECONDS - $5)) list=$FAILED
+	if [ "$4" != 0 ] && repeatable "$1"; then
+		list=$FIRST
+		echo "$3 $4 $6" >>"$REPEAT"
+		cp "$2" "$2.first"
+	else
+		echo "$3 $4" >>"$RESULTS"
+	fi
 	exec {output}>"$OUTPUT"
 	flock "$output"
 	if [ "$4" = 0 ]; then
@@ -69,13 +83,16 @@ report()
 		{
 			echo "$1: $4 of $(($3 + $4)), in $s s"
 			grep -E '^(not ok|\[  (ERROR|FAILED))' "$2" | head -n 5 | cut -c 1-160 | sed 's/^/  /'
-		} >>"$FAILED"
+		} >>"$list"
 		printf '  FAIL  %-34s %4d of %d %d s\n' "$1" "$4" $(($3 + $4)) $s
 		grep -E '^(not ok|\[  (ERROR|FAILED))' "$2" | head -n 20 | sed 's/^/        /'
 		tail -n 40 "$2" | sed 's/^/      | /'
 	fi
 	exec {output}>&-
 }
+
+# repeatable NAME - is it run again if it fails? In the lanes, all but builds.
+repeatable() { [ -n "$in_lanes" ] && [[ $1 != */build ]]; }
 
 # limited SECONDS LOG CMD... - run with a deadline, no input, all output in LOG
 limited()
@@ -92,12 +109,13 @@ limited()
 # one NAME SECONDS CMD... - a test that is one case
 one()
 {
-	local name=$1 log=$LOGS/$1.log seconds=$2 start=$SECONDS
+	local name=$1 log=$LOGS/$1.log seconds=$2 start=$SECONDS call
+	printf -v call '%q ' one "$@"
 	shift 2
 	if limited "$seconds" "$log" "$@"; then
 		report "$name" "$log" 1 0 "$start"
 	else
-		report "$name" "$log" 0 1 "$start"
+		report "$name" "$log" 0 1 "$start" "$call"
 		return 1
 	fi
 }
@@ -106,19 +124,16 @@ one()
 cases()
 {
 	local name=$1 log=$LOGS/$1.log seconds=$2 start=$SECONDS
-	local ok bad rc line plan nskip
+	local ok bad rc line plan nskip call skips
+	printf -v call '%q ' cases "$@"
 	shift 2
 	limited "$seconds" "$log" env CMOCKA_MESSAGE_OUTPUT=TAP "$@"
 	rc=$?
 
-	nskip=0
-	while read -r line; do
-		nskip=$((nskip + 1))
-		line=${line#skip }
-		skip "$name/${line%%:*}" "${line#*:}"
-	done < <(sed -nE -e 's/^skip (.*)/\1/p' \
+	mapfile -t skips < <(sed -nE -e 's/^skip (.*)/\1/p' \
 		-e 's/^ok [0-9]+ - ([^ ]*) # SKIP ?(.*)/\1: \2/p' \
 		-e 's/^not ok [0-9]+ # SKIP ([^ ]*)/\1: /p' "$log")
+	nskip=${#skips[@]}
 	ok=$(grep -E '^ok ' "$log" | grep -vc '# SKIP')
 	bad=$(grep -E '^not ok' "$log" | grep -vc '# SKIP')
 	plan=$(sed -nE 's/^1\.\.([0-9]+).*/\1/p' "$log" | awk '{ n += $1 } END { print n + 0 }')
@@ -133,7 +148,11 @@ cases()
 		echo "not ok: no case was run" >>"$log"
 		bad=1
 	fi
-	report "$name" "$log" "$ok" "$bad" "$start"
+	report "$name" "$log" "$ok" "$bad" "$start" "$call"
+	[ "$bad" = 0 ] || ! repeatable "$name" || return 0
+	for line in "${skips[@]}"; do
+		skip "$name/${line%%:*}" "${line#*:}"
+	done
 }
 
 MAKE_TREE=(make -s -j "$JOBS")
@@ -300,6 +319,8 @@ mkdir -p "$LOGS"
 : >"$RESULTS"
 : >"$SKIPS"
 : >"$FAILED"
+: >"$REPEAT"
+: >"$FIRST"
 export LOGS
 present | sort >"$LOGS/present.before"
 
@@ -315,14 +336,31 @@ lane()
 }
 most=(share migrate asan vhost netns tsan vm fuzz misc unit xdp)
 lane build
+in_lanes=y
 lane "${most[@]}" &
 lane "${most[@]}"
 wait
+in_lanes=
+
+# What failed there was short of the CPU that another test had, or is broken: alone, once more.
+repeats=$(wc -l <"$REPEAT")
+[ "$repeats" -le "$AGAIN" ] || { cat "$FIRST" >>"$FAILED" && : >"$FIRST"; }
+while read -r ok bad call <&3; do
+	if [ "$repeats" -le "$AGAIN" ]; then
+		eval "$call"
+	else
+		echo "$ok $bad" >>"$RESULTS"
+	fi
+done 3<"$REPEAT"
 lane leftovers
 
 if [ -s "$SKIPS" ]; then
 	echo "skipped:"
 	sed 's/^/  /' "$SKIPS"
+fi
+if [ -s "$FIRST" ]; then
+	echo "failed beside other tests, so run again alone:"
+	sed 's/^/  /' "$FIRST"
 fi
 if [ -s "$FAILED" ]; then
 	echo "failed:"
