@@ -324,6 +324,53 @@ static void checks_requests(void **state)
 	ctl_fds_close(&fds);
 }
 
+/* ---- no memory --------------------------------------------------------------------- */
+
+static unsigned int json_left; /* allocations of jansson's that succeed */
+
+static void *scarce(size_t len)
+{
+	if (!json_left)
+		return NULL;
+	json_left--;
+	return malloc(len);
+}
+
+/* Whichever allocation fails, a request that is refused is refused, or has no answer. */
+static void refuses_without_memory(void **state)
+{
+	static const char *const refused[] = {
+		"{\"cmd\":\"dma-log-start\"}",
+		"{\"cmd\":\"dma-log-show\",\"instance\":\"vm9\"}",
+		CMD("start", ",\"iface\":\"eth9\""),
+		CMD("swap", ""),
+		CMD("stop", ",\"owner\":\"you\""),
+	};
+	struct dma_rig *r = *state;
+	struct ctl_fds fds;
+
+	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
+		const char *line = refused[i];
+		char *text = NULL;
+
+		for (unsigned int n = 0; !text; n++) {
+			json_left = n;
+			json_set_alloc_funcs(scarce, free);
+			text = ctl_handle(&r->s.d, line, strlen(line), &fds);
+			json_set_alloc_funcs(malloc, free);
+			assert_int_equal(fds.n, 0);
+			/* so few that it could not be read: an answer of another kind */
+			if (text && json_left == 0 && strstr(text, "not JSON")) {
+				free(text);
+				text = NULL;
+			}
+		}
+		if (!strstr(text, "\"ok\":false"))
+			fail_msg("%s: %s", line, text);
+		free(text);
+	}
+}
+
 /* ---- the control socket ------------------------------------------------------------ */
 
 struct client {
@@ -450,6 +497,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(checks_requests, dma_setup, dma_teardown),
+		cmocka_unit_test_setup_teardown(refuses_without_memory, dma_setup,
+						dma_teardown),
 		cmocka_unit_test_setup_teardown(follows_split, dma_setup, dma_teardown),
 		cmocka_unit_test_setup_teardown(follows_packed, dma_setup, dma_teardown),
 		cmocka_unit_test_setup_teardown(counts_beyond, dma_setup, dma_teardown),

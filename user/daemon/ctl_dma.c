@@ -64,46 +64,56 @@ static unsigned int swap(const struct target *t)
 	return (unsigned int)dma_log_swap(t->log, &t->grace);
 }
 
-/* The instance of a request and its log. Return: NULL, or the answer */
-static json_t *find_target(struct daemon *d, const json_t *req, struct target *t)
+/* The instance of a request and its log. Return: false: *@answer is the answer */
+static bool find_target(struct daemon *d, const json_t *req, struct target *t,
+			json_t **answer)
 {
 	const char *name = ctl_member(req, "instance");
 	struct iface *i;
-	json_t *err;
 
-	if (!name)
-		return ctl_error("no \"instance\"; \"instances\" lists them");
-	i = ctl_find_iface(d, ctl_member(req, "iface"), &err);
+	if (!name) {
+		*answer = ctl_error("no \"instance\"; \"instances\" lists them");
+		return false;
+	}
+	i = ctl_find_iface(d, ctl_member(req, "iface"), answer);
 	if (!i)
-		return err;
+		return false;
 	t->in = iface_find_instance(i, name);
-	if (!t->in)
-		return ctl_error("no instance %s on %s; \"instances\" lists them", name,
-				 i->name);
-	if (!t->in->port->ops->dma_log)
-		return ctl_error("port %s of instance %s writes no guest's memory; only "
-				 "vhost-user has a DMA log",
-				 t->in->port->ops->name, name);
+	if (!t->in) {
+		*answer = ctl_error("no instance %s on %s; \"instances\" lists them",
+				    name, i->name);
+		return false;
+	}
+	if (!t->in->port->ops->dma_log) {
+		*answer = ctl_error("port %s of instance %s writes no guest's memory; "
+				    "only vhost-user has a DMA log",
+				    t->in->port->ops->name, name);
+		return false;
+	}
 	t->log = t->in->port->ops->dma_log(t->in->port, &t->guest_pages);
 	t->grace = (struct dma_log_grace){ .wait = pass_all, .arg = t->in };
-	return NULL;
+	return true;
 }
 
 /* The same, with its log on and @req from who may harvest it. */
-static json_t *find_harvest(struct daemon *d, const json_t *req, struct target *t)
+static bool find_harvest(struct daemon *d, const json_t *req, struct target *t,
+			 json_t **answer)
 {
-	json_t *err = find_target(d, req, t);
 	const char *owner = ctl_member(req, "owner");
 
-	if (err)
-		return err;
-	if (dma_log_active(t->log) < 0)
-		return ctl_error("the DMA log of instance %s is off; start it first",
-				 t->in->conf.name);
-	if (*t->log->pair_owner && (!owner || strcmp(owner, t->log->pair_owner)))
-		return ctl_error("the DMA log of instance %s belongs to %s",
-				 t->in->conf.name, t->log->pair_owner);
-	return NULL;
+	if (!find_target(d, req, t, answer))
+		return false;
+	if (dma_log_active(t->log) < 0) {
+		*answer = ctl_error("the DMA log of instance %s is off; start it first",
+				    t->in->conf.name);
+		return false;
+	}
+	if (*t->log->pair_owner && (!owner || strcmp(owner, t->log->pair_owner))) {
+		*answer = ctl_error("the DMA log of instance %s belongs to %s",
+				    t->in->conf.name, t->log->pair_owner);
+		return false;
+	}
+	return true;
 }
 
 static uint64_t load(const uint64_t *counter)
@@ -172,10 +182,10 @@ json_t *ctl_dma_start(struct daemon *d, const json_t *req, struct ctl_fds *fds)
 {
 	const char *owner = ctl_member(req, "owner");
 	struct target t;
-	json_t *o = find_target(d, req, &t);
+	json_t *o;
 	int err;
 
-	if (o)
+	if (!find_target(d, req, &t, &o))
 		return o;
 	if (owner && strlen(owner) >= sizeof(t.log->pair_owner))
 		return ctl_error("\"owner\" is longer than %zu bytes",
@@ -211,11 +221,11 @@ json_t *ctl_dma_start(struct daemon *d, const json_t *req, struct ctl_fds *fds)
 json_t *ctl_dma_swap(struct daemon *d, const json_t *req, struct ctl_fds *fds)
 {
 	struct target t;
-	json_t *o = find_harvest(d, req, &t);
 	unsigned int harvest;
+	json_t *o;
 	int err;
 
-	if (o)
+	if (!find_harvest(d, req, &t, &o))
 		return o;
 	harvest = swap(&t);
 	warn_beyond(&t);
@@ -228,11 +238,11 @@ json_t *ctl_dma_swap(struct daemon *d, const json_t *req, struct ctl_fds *fds)
 json_t *ctl_dma_stop(struct daemon *d, const json_t *req, struct ctl_fds *fds)
 {
 	struct target t;
-	json_t *o = find_harvest(d, req, &t);
 	unsigned int last;
+	json_t *o;
 	int err;
 
-	if (o)
+	if (!find_harvest(d, req, &t, &o))
 		return o;
 	last = (unsigned int)dma_log_active(t.log);
 	err = add_fd(fds, t.log->pair_fd[last]);
@@ -250,10 +260,10 @@ json_t *ctl_dma_stop(struct daemon *d, const json_t *req, struct ctl_fds *fds)
 json_t *ctl_dma_show(struct daemon *d, const json_t *req)
 {
 	struct target t;
-	json_t *o = find_target(d, req, &t);
+	json_t *o;
 	int active;
 
-	if (o)
+	if (!find_target(d, req, &t, &o))
 		return o;
 	active = dma_log_active(t.log);
 	o = add(describe(&t), "on", json_boolean(active >= 0));

@@ -295,21 +295,27 @@ static bool in_list(const char *list, const char *word)
 	return false;
 }
 
-/* A misspelt member must not pass for one that was left out. NULL: fine. */
-static json_t *check_members(const struct command *c, json_t *req)
+/* A misspelt member must not pass for one that was left out. Return: false: *@refusal is
+ * the answer */
+static bool check_members(const struct command *c, json_t *req, json_t **refusal)
 {
 	const char *key;
 	json_t *value;
 
 	json_object_foreach(req, key, value)
 	{
-		if (!json_is_string(value))
-			return ctl_error("\"%s\" is not a string", key);
-		if (strcmp(key, "cmd") && !in_list(c->members, key))
-			return ctl_error("%s does not take \"%s\"%s%s", c->name, key,
-					 *c->members ? "; it takes: " : "", c->members);
+		if (!json_is_string(value)) {
+			*refusal = ctl_error("\"%s\" is not a string", key);
+			return false;
+		}
+		if (strcmp(key, "cmd") && !in_list(c->members, key)) {
+			*refusal =
+				ctl_error("%s does not take \"%s\"%s%s", c->name, key,
+					  *c->members ? "; it takes: " : "", c->members);
+			return false;
+		}
 	}
-	return NULL;
+	return true;
 }
 
 static json_t *run(struct daemon *d, json_t *req, struct ctl_fds *fds)
@@ -325,8 +331,7 @@ static json_t *run(struct daemon *d, json_t *req, struct ctl_fds *fds)
 		return ctl_error("no \"cmd\"; want {\"cmd\": NAME, ...}");
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
 		if (!strcmp(commands[i].name, name)) {
-			err = check_members(&commands[i], req);
-			if (err)
+			if (!check_members(&commands[i], req, &err))
 				return err;
 			return commands[i].run ? commands[i].run(d, req)
 					       : commands[i].run_fds(d, req, fds);
@@ -364,10 +369,12 @@ char *ctl_handle(struct daemon *d, const char *line, size_t len, struct ctl_fds 
 	n = ans ? json_dumpb(ans, NULL, 0, JSON_COMPACT) : 0;
 	if (n)
 		out = malloc(n + 2);
-	if (out) {
-		json_dumpb(ans, out, n, JSON_COMPACT);
+	/* Without memory this can fail although the size was found. */
+	if (out && json_dumpb(ans, out, n, JSON_COMPACT) == n) {
 		memcpy(out + n, "\n", 2);
 	} else {
+		free(out);
+		out = NULL;
 		ctl_fds_close(fds);
 	}
 	json_decref(ans);
