@@ -2,6 +2,7 @@
 /*
  * call: requests to the daemon, and what their failures mean. See call.h.
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,6 +73,7 @@ int ctl_call_fds(const char *path, const json_t *request, json_t **answer, int *
 		*answer = a;
 		return 0;
 	}
+	assert(*nfds <= max);
 	while (*nfds)
 		close(fds[--*nfds]);
 	msg = json_string_value(json_object_get(a, "error"));

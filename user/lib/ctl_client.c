@@ -115,8 +115,8 @@ const char *ghostnic_socket(const char *path)
 	return path && *path ? path : GHOSTNIC_SOCKET;
 }
 
-static int request(const char *path, const char *text, int timeout_ms, char **answer,
-		   struct fds *l)
+static int exchange(const char *path, const char *text, int timeout_ms, char **answer,
+		    struct fds *l)
 {
 	size_t len = strlen(text);
 	uint64_t deadline;
@@ -141,12 +141,12 @@ static int request(const char *path, const char *text, int timeout_ms, char **an
 	return err;
 }
 
-int ghostnic_request(const char *path, const char *text, int timeout_ms, char **answer)
+int ghostnic_request(const char *path, const char *request, int timeout_ms, char **answer)
 {
-	return request(path, text, timeout_ms, answer, NULL);
+	return exchange(path, request, timeout_ms, answer, NULL);
 }
 
-int ghostnic_request_fds(const char *path, const char *text, int timeout_ms,
+int ghostnic_request_fds(const char *path, const char *request, int timeout_ms,
 			 char **answer, int *fds, unsigned int max, unsigned int *nfds)
 {
 	int got[GHOSTNIC_MAX_FDS] = { -1, -1 };
@@ -154,7 +154,7 @@ int ghostnic_request_fds(const char *path, const char *text, int timeout_ms,
 	int err;
 
 	l.max = max < GHOSTNIC_MAX_FDS ? max : GHOSTNIC_MAX_FDS;
-	err = request(path, text, timeout_ms, answer, &l);
+	err = exchange(path, request, timeout_ms, answer, &l);
 	if (err) {
 		fds_close(&l);
 		return err;

@@ -30,8 +30,10 @@
 
 _Static_assert(GHOSTNIC_PORT_MAX_IOV == GN_SHM_MAX_SEGS, "pieces of a packet");
 _Static_assert(GHOSTNIC_PORT_MAX_FRAME == GN_SHM_MAX_FRAME, "longest frame");
+/* NOLINTBEGIN(misc-redundant-expression): bits that two headers define alike */
 _Static_assert(GHOSTNIC_PACKET_OUT == GN_SHM_PKT_OUT, "direction");
 _Static_assert(GHOSTNIC_CAPTURE_SEGMENTS == GN_SHM_OPEN_SEGMENTS, "flags");
+/* NOLINTEND(misc-redundant-expression) */
 
 struct queue {
 	struct gn_shm_queue layout;
@@ -172,6 +174,7 @@ static int enter(int conn, struct ghostnic_port **out)
 {
 	struct ghostnic_port *p = calloc(1, sizeof(*p));
 	struct gn_shm_hello hello;
+	void *queue;
 	int err = -ENOMEM;
 
 	if (!p) {
@@ -191,13 +194,13 @@ static int enter(int conn, struct ghostnic_port **out)
 		err = -hello.error;
 		goto fail;
 	}
-	if (posix_memalign((void **)&p->queue, GN_SHM_CACHE_LINE,
+	if (posix_memalign(&queue, GN_SHM_CACHE_LINE,
 			   hello.nqueues * sizeof(*p->queue))) {
-		p->queue = NULL;
 		err = -ENOMEM;
 		goto fail;
 	}
-	memset(p->queue, 0, hello.nqueues * sizeof(*p->queue));
+	memset(queue, 0, hello.nqueues * sizeof(*p->queue));
+	p->queue = queue;
 	p->info.mtu = hello.mtu;
 	p->info.vlan = hello.vlan;
 	p->info.max_iov = GHOSTNIC_PORT_MAX_IOV;

@@ -54,15 +54,17 @@ const char *tls_error(void)
 	return error;
 }
 
-static int __attribute__((format(printf, 2, 3))) say(int err, const char *fmt, ...)
+static void __attribute__((format(printf, 1, 2))) set_error(const char *fmt, ...)
 {
 	va_list ap;
 
 	va_start(ap, fmt);
 	vsnprintf(error, sizeof(error), fmt, ap);
 	va_end(ap);
-	return err;
 }
+
+/* A macro: compilers and analyzers see that the result is @err, never 0. */
+#define say(err, ...) (set_error(__VA_ARGS__), (err))
 
 static int path_of(char path[PATH_MAX], const char *dir, const char *file)
 {

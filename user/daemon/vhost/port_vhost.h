@@ -37,13 +37,12 @@ struct vhost_offloads {
 /* A ring in a worker's plan. */
 struct vhost_ring {
 	struct vring *vring;
-	int kick, call; /* eventfds; call -1: the guest polls */
-	bool deliver;	/* transmit: false: disabled, frames are thrown away */
-	bool armed;	/* transmit: the guest was asked to kick */
-	unsigned int
-		unpublished;   /* transmit: chains put since the last vring_publish() */
-	bool quietly;	       /* receive: published to without a notification */
-	pthread_mutex_t *lock; /* receive: NULL: no other worker uses the ring */
+	pthread_mutex_t *lock;	  /* receive: NULL: no other worker uses the ring */
+	int kick, call;		  /* eventfds; call -1: the guest polls */
+	unsigned int unpublished; /* transmit: chains put since vring_publish() */
+	bool deliver;		  /* transmit: false: disabled, frames are thrown away */
+	bool armed;		  /* transmit: the guest was asked to kick */
+	bool quietly;		  /* receive: published to without a notification */
 };
 
 struct vhost_queue {

@@ -41,19 +41,18 @@ int vu_keep_open(const char *path)
 	const size_t len = sizeof(struct slot) * VU_KEEP_RINGS;
 	struct stat st;
 	void *map;
-	int fd, err = 0;
+	int fd, err;
 
 	if (strlen(path) >= sizeof(file.path))
 		return -ENAMETOOLONG;
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return -errno;
-	if (fstat(fd, &st))
-		err = -errno;
+	err = fstat(fd, &st) ? -errno : 0;
 	/* Of somebody else it could be changed or cut at any time. */
-	else if (!S_ISREG(st.st_mode) || st.st_uid != geteuid() || st.st_mode & 0077)
+	if (!err && (!S_ISREG(st.st_mode) || st.st_uid != geteuid() || st.st_mode & 0077))
 		err = -EPERM;
-	else if (ftruncate(fd, (off_t)len))
+	if (!err && ftruncate(fd, (off_t)len))
 		err = -errno;
 	if (err)
 		goto close_fd;
