@@ -73,7 +73,7 @@ down()
 		gn_stop "${APP[$i]}" KILL
 		rm -f "$GN_TMP/$i.in" "$GN_TMP/$i.out"
 	done
-	rm -f "$GN_TMP/dir.json"
+	rm -f "$GN_TMP/dir.json" "$GN_TMP/dir.json.nodes"
 }
 
 up tcp

@@ -31,7 +31,7 @@ kill_agent() { gn_stop "${AGENT[$1]}" KILL; }
 counter() { gn_exec "n$1" "$GN_BIN/ghostmem" stat -j -a "$GN_TMP/n$1.sock" | jq ".counters.$2"; }
 above() { [ "$(counter $1 $2)" -gt $3 ]; }
 
-# dir_take, dir_give - nobody gets at the directory between them
+# dir_take, dir_give - nobody changes the directory between them
 dir_take() { exec {LOCK}<>"$GN_TMP/dir.json.lock" && flock $LOCK; }
 dir_give() { exec {LOCK}>&-; }
 
@@ -62,7 +62,7 @@ fresh()
 		[ -z "${APP[$i]-}" ] || gn_stop "${APP[$i]}" KILL
 		rm -f "$GN_TMP/$i.in" "$GN_TMP/$i.out" "$GN_TMP/n$i.sock"
 	done
-	rm -f "$GN_TMP/dir.json"
+	rm -f "$GN_TMP/dir.json" "$GN_TMP/dir.json.nodes"
 	: >"$GN_TMP/pid.log"
 	for i in 1 2 3; do
 		if [ $i = 2 ]; then share_agent 2 "${@:3}"; else share_agent $i; fi

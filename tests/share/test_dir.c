@@ -4,6 +4,7 @@
  * is a file of its own.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -235,12 +237,139 @@ static void test_race(void **state)
 	dir_close(d);
 }
 
+/* ---- a directory that is a file: its lock ------------------------------------------- */
+
+static int take_lock(void)
+{
+	char path[sizeof(url) + 8];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s.lock", url + strlen("file:"));
+	fd = open(path, O_RDWR | O_CREAT, 0600);
+	assert_true(fd >= 0);
+	assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
+	return fd;
+}
+
+static struct dir *open_as(uint32_t lease_ms, int timeout_ms)
+{
+	struct dir *d;
+
+	assert_int_equal(dir_open(url, lease_ms, timeout_ms, &d), 0);
+	return d;
+}
+
+/* Who changes the directory is in the way of nobody who reads it. */
+static void test_file_reads(void **state)
+{
+	struct dir *d = open_as(LEASE_MS, 100), *e = open_dir();
+	struct dir_region a = region("reads", "n1"), r;
+	struct pollfd p = { .events = POLLIN };
+	char addr[NET_ADDR_MAX];
+	int fd, n = 0;
+
+	dir_announce(e, "tcp:10.0.0.1:7400");
+	p.fd = dir_watch_fd(d);
+	assert_int_equal(dir_add(e, &a), 0);
+	fd = take_lock();
+	assert_int_equal(dir_find(d, "reads", 0, &r), 0);
+	assert_int_equal(dir_find(d, NULL, a.bus, &r), 0);
+	assert_int_equal(dir_list(d, count, &n), 17);
+	assert_int_equal(dir_node(d, "n1", addr), 0);
+	assert_string_equal(addr, "tcp:10.0.0.1:7400");
+	assert_int_equal(poll(&p, 1, 30000), 1);
+	assert_int_equal(dir_watch_next(d, &r), 1);
+	assert_string_equal(r.name, "reads");
+	assert_int_equal(dir_watch_next(d, &r), 0);
+	/* Renewals are no news for who watches regions. */
+	close(fd);
+	assert_int_equal(dir_renew(e, "n1"), 0);
+	while (poll(&p, 1, 100) > 0)
+		assert_int_equal(dir_watch_next(d, &r), 0);
+	assert_int_equal(dir_remove(e, "reads", a.epoch), 0);
+	dir_close(d);
+	dir_close(e);
+}
+
+/* A writer gives up in the end. */
+static void test_file_timeout(void **state)
+{
+	struct dir *d = open_as(400, 100);
+	struct dir_region a = region("timeout", "n1");
+	int fd = take_lock();
+
+	assert_int_equal(dir_renew(d, "n1"), -ETIMEDOUT);
+	assert_int_equal(dir_add(d, &a), -ETIMEDOUT);
+	close(fd);
+	assert_int_equal(dir_renew(d, "n1"), 0);
+	dir_close(d);
+}
+
+static void *renewer(void *arg)
+{
+	struct dir *d = open_as(60000, 50);
+	intptr_t err = dir_renew(d, arg);
+
+	dir_close(d);
+	return (void *)err;
+}
+
+/* Lines of /proc/locks that say "-> ", of who waits: ours, as nobody else of this process
+ * has any */
+static int waiters(void)
+{
+	FILE *f = fopen("/proc/locks", "r");
+	char line[256];
+	int n = 0, pid;
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f))
+		n += sscanf(line, "%*s -> FLOCK ADVISORY WRITE %d", &pid) == 1 &&
+		     pid == getpid();
+	fclose(f);
+	return n;
+}
+
+/* Many wait for longer than the time limit: the lease says how long. They queue in the
+ * kernel: all are seen there at once. */
+static void test_file_queue(void **state)
+{
+	enum { N = 64 };
+	uint64_t end = clock_ns() + 30000000000ull, after;
+	static char node[N][16];
+	pthread_t t[N];
+	void *err;
+	int fd = take_lock();
+
+	for (int i = 0; i < N; i++) {
+		snprintf(node[i], sizeof(node[i]), "q%d", i);
+		assert_int_equal(pthread_create(&t[i], NULL, renewer, node[i]), 0);
+	}
+	while (waiters() < N && clock_ns() < end)
+		poll(NULL, 0, 1);
+	assert_int_equal(waiters(), N);
+	/* Well beyond the limit that they were given, 50 ms. */
+	for (after = clock_ns() + 500000000; clock_ns() < after;)
+		poll(NULL, 0, 10);
+	assert_int_equal(waiters(), N);
+	close(fd);
+	for (int i = 0; i < N; i++) {
+		pthread_join(t[i], &err);
+		assert_int_equal((intptr_t)err, 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_open),  cmocka_unit_test(test_life),
 		cmocka_unit_test(test_list),  cmocka_unit_test(test_lease),
 		cmocka_unit_test(test_watch), cmocka_unit_test(test_race),
+	};
+	const struct CMUnitTest of_file[] = {
+		cmocka_unit_test(test_file_reads),
+		cmocka_unit_test(test_file_timeout),
+		cmocka_unit_test(test_file_queue),
 	};
 	const char *given = getenv("GM_TEST_DIRECTORY");
 	char cmd[sizeof(tmp) + 8];
@@ -254,6 +383,7 @@ int main(void)
 		return 1;
 	snprintf(url, sizeof(url), "file:%s/dir.json", tmp);
 	rc = cmocka_run_group_tests_name("dir", tests, NULL, NULL);
+	rc |= cmocka_run_group_tests_name("dir_file", of_file, NULL, NULL);
 	snprintf(cmd, sizeof(cmd), "rm -r %s", tmp);
 	return system(cmd) ? 1 : rc;
 }

@@ -104,7 +104,7 @@ for mode in x509 psk; do
 	# shellcheck disable=SC2154 # set by gn_spawn
 	[ $mode = psk ] || gn_check "$mode: a silent peer is sent away" gn_wait 10 gn_gone "$silent"
 	for i in 1 2 4; do gn_stop "${AGENT[$i]}"; done
-	rm -f "$GN_TMP/dir.json"
+	rm -f "$GN_TMP/dir.json" "$GN_TMP/dir.json.nodes"
 done
 
 # A certificate for another host; an application that may not read the credentials.

@@ -63,6 +63,10 @@ static const int calls[] = {
 	SCMP_SYS(geteuid),
 	SCMP_SYS(getgid),
 	SCMP_SYS(getegid),
+	/* a time limit for that lock */
+	SCMP_SYS(timer_create),
+	SCMP_SYS(timer_settime),
+	SCMP_SYS(timer_delete),
 	/* threads, time, memory */
 	SCMP_SYS(clock_getres),
 	SCMP_SYS(time),

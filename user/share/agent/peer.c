@@ -97,7 +97,7 @@ int peer_create(struct loop *l, const char *node, const struct net_tls *tls,
 		return err;
 	p->opening = true;
 	p->lost = -EINPROGRESS;
-	peer_dial(p, PEER_HANDSHAKE_MS);
+	peer_dial(p, peer_patience_ms(p));
 	*out = p;
 	return 0;
 }

@@ -170,7 +170,7 @@ static void connected(void *arg, int err, struct dial_done *d)
 			net_close(&d->conn);
 	}
 	if (p->opening) {
-		if (err || !peer_open_bulk(p, PEER_HANDSHAKE_MS))
+		if (err || !peer_open_bulk(p, peer_patience_ms(p)))
 			peer_opened(p, err);
 		return;
 	}

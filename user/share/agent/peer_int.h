@@ -21,7 +21,8 @@
 #include "peer.h"
 #include "window.h"
 
-#define PEER_HANDSHAKE_MS 1000
+#define PEER_HANDSHAKE_MS 1000 /* at least; peer_patience_ms() */
+#define PEER_PATIENCE_MS  5000 /* at most */
 #define PEER_BUCKETS	  256
 #define PEER_RECENT	  16
 #define PEER_STREAMS	  4
@@ -103,6 +104,15 @@ struct peer {
 static inline uint8_t *peer_page(struct peer *p, uint64_t page)
 {
 	return window_alias(p->win) + (page << GM_PAGE_SHIFT);
+}
+
+/* Who gives a long lease is patient with a machine that is slow. */
+static inline int peer_patience_ms(const struct peer *p)
+{
+	int ms = (int)(p->desc.lease_ms / 4);
+
+	ms = ms < PEER_PATIENCE_MS ? ms : PEER_PATIENCE_MS;
+	return ms > PEER_HANDSHAKE_MS ? ms : PEER_HANDSHAKE_MS;
 }
 
 /* ---- peer_conn.c ------------------------------------------------------------------ */

@@ -59,6 +59,8 @@ int dir_find(struct dir *d, const char *name, uint64_t bus, struct dir_region *o
 {
 	int err;
 
+	if (d->ops->free_reads)
+		return d->ops->find(d, name, bus, out);
 	pthread_mutex_lock(&d->lock);
 	err = d->ops->find(d, name, bus, out);
 	pthread_mutex_unlock(&d->lock);
@@ -69,6 +71,8 @@ int dir_list(struct dir *d, int (*each)(void *arg, const struct dir_region *r), 
 {
 	int err;
 
+	if (d->ops->free_reads)
+		return d->ops->list(d, each, arg);
 	pthread_mutex_lock(&d->lock);
 	err = d->ops->list(d, each, arg);
 	pthread_mutex_unlock(&d->lock);

@@ -10,9 +10,10 @@
  * they renew it every third of its length; an owner that could not renew for the whole
  * length stops serving by itself, before anybody else may take the region.
  *
- * Calls may block up to the timeout given to dir_open(); the agent makes them when
- * regions come, go and move, and from a thread of their own for renewals; never on a
- * fault. Any thread may call; one waits for the other.
+ * Calls may block up to the timeout given to dir_open() (or, for a file that others
+ * change, a quarter of the lease, at most 5 s); the agent makes them when regions come,
+ * go and move, and from a thread of their own for renewals; never on a fault. Any thread
+ * may call; one waits for the other.
  */
 #ifndef GM_DIR_H
 #define GM_DIR_H
@@ -40,6 +41,7 @@ struct dir;
 
 struct dir_ops {
 	const char *scheme; /* "file", "etcd" */
+	bool free_reads;    /* find and list wait for no call that is under way */
 	int (*open)(struct dir *d, const char *rest, int timeout_ms);
 	void (*close)(struct dir *d);
 	/* All as the functions below. */

@@ -1,15 +1,29 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
- * dir_file: the directory as one JSON file, for agents of one machine. Every call takes a
- * lock on FILE.lock, reads the file, and, if it changes something, replaces it by rename:
- * a reader never sees half of it. Leases are times since boot of the last renewal per
- * node; one from the future was written before the last boot and has ended. Watchers are
- * told of the rename by inotify and compare the file with what they saw before.
+ * dir_file: the directory as JSON files, for agents of one machine.
+ *
+ *	FILE		regions, the next free bus address
+ *	FILE.nodes	nodes: when they renewed their lease, where they are reached
+ *	FILE.lock	held by whoever changes one of them
+ *
+ * A file is changed by another one that takes its name (rename): who opens it has all of
+ * it, as it was at that moment, and needs no lock. Renewals are by far the most frequent
+ * change; they are in a file of their own so that those who watch regions, every agent of
+ * the machine, do not read it all each time.
+ *
+ * Who changes something waits for the lock in the kernel, where waiters queue; with many
+ * agents, on a busy machine, that may take long. A quarter of a lease (at most
+ * WAIT_MAX_MS) leaves time to renew it; the time limit given, if that is longer.
+ *
+ * Leases are times since boot of the last renewal per node; one from the future was
+ * written before the last boot and has ended. Watchers are told of the rename by inotify
+ * and compare the file with what they saw before.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,9 +35,13 @@
 #include "dir_json.h"
 #include "../../lib/clock.h"
 
+#define WAIT_MAX_MS 5000
+#define RETRY_MS    10 /* a signal that came before the wait is repeated */
+
 struct file_dir {
-	char path[PATH_MAX - 8];
+	char path[PATH_MAX - 16];
 	int lock;
+	int wait_ms;   /* for the lock */
 	int inotify;   /* -1: nobody watches */
 	json_t *seen;  /* regions as the watcher knows them */
 	json_t *fresh; /* as they are; NULL: nothing new */
@@ -38,6 +56,11 @@ static int file_open(struct dir *d, const char *rest, int timeout_ms)
 	if (!f)
 		return -ENOMEM;
 	f->inotify = -1;
+	f->wait_ms = (int)(d->lease_ms / 4);
+	if (f->wait_ms > WAIT_MAX_MS)
+		f->wait_ms = WAIT_MAX_MS;
+	if (f->wait_ms < timeout_ms)
+		f->wait_ms = timeout_ms;
 	snprintf(f->path, sizeof(f->path), "%s", rest);
 	snprintf(lock, sizeof(lock), "%s.lock", f->path);
 	f->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0660);
@@ -62,47 +85,126 @@ static void file_close(struct dir *d)
 	free(f);
 }
 
-/* Lock and read; *out is {"next": bus, "regions": {}, "nodes": {}}. */
+static void on_alarm(int sig)
+{
+}
+
+/*
+ * flock() has no time limit: a timer interrupts it, for this thread alone, over and over.
+ * Threads of the agent have this signal for nothing else.
+ */
+static int lock_wait(struct file_dir *f)
+{
+	uint64_t end = clock_ns() + (uint64_t)f->wait_ms * 1000000;
+	struct sigevent ev = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGALRM };
+	struct itimerspec at = {
+		.it_value = { f->wait_ms / 1000, f->wait_ms % 1000 * 1000000L + 1 },
+		.it_interval = { 0, RETRY_MS * 1000000 },
+	};
+	struct sigaction act = { .sa_handler = on_alarm };
+	sigset_t ours, old;
+	timer_t timer;
+	int err;
+
+	if (!flock(f->lock, LOCK_EX | LOCK_NB))
+		return 0;
+	if (errno != EWOULDBLOCK && errno != EINTR)
+		return -errno;
+	ev._sigev_un._tid = gettid();
+	sigemptyset(&ours);
+	sigaddset(&ours, SIGALRM);
+	if (sigaction(SIGALRM, &act, NULL) || timer_create(CLOCK_MONOTONIC, &ev, &timer))
+		return -errno;
+	pthread_sigmask(SIG_UNBLOCK, &ours, &old);
+	err = timer_settime(timer, 0, &at, NULL) ? -errno : 0;
+	while (!err && flock(f->lock, LOCK_EX)) {
+		if (errno != EINTR)
+			err = -errno;
+		else if (clock_ns() >= end)
+			err = -ETIMEDOUT;
+	}
+	timer_delete(timer);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return err;
+}
+
+/* A snapshot. Return: NULL: it is no JSON object, or cannot be read */
+static json_t *load(const char *path, const char *otherwise)
+{
+	json_t *root = json_load_file(path, 0, NULL);
+
+	if (!root && access(path, F_OK) && errno == ENOENT)
+		root = json_loads(otherwise, 0, NULL);
+	if (json_is_object(root))
+		return root;
+	json_decref(root);
+	return NULL;
+}
+
+static int save(const char *path, json_t *root)
+{
+	char tmp[PATH_MAX];
+
+	snprintf(tmp, sizeof(tmp), "%s.new", path);
+	errno = 0;
+	if (json_dump_file(root, tmp, JSON_INDENT(1)) || rename(tmp, path))
+		return errno ? -errno : -EIO;
+	return 0;
+}
+
+/* *out is {"next": bus, "regions": {}}. */
+static int look(struct dir *d, json_t **out)
+{
+	struct file_dir *f = d->priv;
+
+	*out = load(f->path, "{\"regions\": {}}");
+	if (!*out)
+		return -EBADMSG;
+	if (json_is_object(json_object_get(*out, "regions")))
+		return 0;
+	json_decref(*out);
+	return -EBADMSG;
+}
+
+/* The same, to change it: nobody else does until end(). */
 static int begin(struct dir *d, json_t **out)
 {
 	struct file_dir *f = d->priv;
-	uint64_t end = clock_ns() + (uint64_t)d->timeout_ms * 1000000;
-	json_error_t e;
+	int err = lock_wait(f);
 
-	while (flock(f->lock, LOCK_EX | LOCK_NB)) {
-		struct timespec ms = { .tv_nsec = 1000000 };
-
-		if (errno != EWOULDBLOCK && errno != EINTR)
-			return -errno;
-		if (clock_ns() > end)
-			return -ETIMEDOUT;
-		nanosleep(&ms, NULL);
-	}
-	if (access(f->path, F_OK))
-		*out = json_pack("{s:I,s:{},s:{}}", "next", (json_int_t)GM_BUS_MIN,
-				 "regions", "nodes");
-	else
-		*out = json_load_file(f->path, 0, &e);
-	if (*out && json_is_object(json_object_get(*out, "regions")) &&
-	    json_is_object(json_object_get(*out, "nodes")))
-		return 0;
-	json_decref(*out);
-	flock(f->lock, LOCK_UN);
-	return -EBADMSG;
+	if (err)
+		return err;
+	err = look(d, out);
+	if (err)
+		flock(f->lock, LOCK_UN);
+	return err;
 }
 
 static int end(struct dir *d, json_t *root, bool changed, int err)
 {
 	struct file_dir *f = d->priv;
-	char tmp[PATH_MAX];
 
-	snprintf(tmp, sizeof(tmp), "%s.new", f->path);
-	if (changed && !err &&
-	    (json_dump_file(root, tmp, JSON_INDENT(1)) || rename(tmp, f->path)))
-		err = errno ? -errno : -EIO;
+	if (changed && !err)
+		err = save(f->path, root);
 	json_decref(root);
 	flock(f->lock, LOCK_UN);
 	return err;
+}
+
+static char *nodes_path(struct dir *d, char path[PATH_MAX])
+{
+	const struct file_dir *f = d->priv;
+
+	snprintf(path, PATH_MAX, "%s.nodes", f->path);
+	return path;
+}
+
+/* {node: {"renewed": ms, "address": where}} */
+static json_t *nodes(struct dir *d)
+{
+	char path[PATH_MAX];
+
+	return load(nodes_path(d, path), "{}");
 }
 
 static json_int_t now_ms(void)
@@ -113,27 +215,32 @@ static json_int_t now_ms(void)
 	return (json_int_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-static bool alive(json_t *root, const char *node, uint32_t lease_ms)
+static bool alive(json_t *nodes, const char *node, uint32_t lease_ms)
 {
-	json_t *t = json_object_get(json_object_get(root, "nodes"), node);
-
+	json_t *t = json_object_get(json_object_get(nodes, node), "renewed");
 	json_int_t age = now_ms() - json_integer_value(t);
 
 	return t && age >= 0 && age < lease_ms;
 }
 
-static void beat(struct dir *d, json_t *root, const char *node)
+/* The lock is held. Return: 0; -ESTALE: its lease had ended, and begins anew; -errno */
+static int beat(struct dir *d, const char *node)
 {
-	json_t *addrs = json_object_get(root, "addresses");
+	json_t *all = nodes(d), *n;
+	char path[PATH_MAX];
+	bool ended;
+	int err;
 
-	json_object_set_new(json_object_get(root, "nodes"), node, json_integer(now_ms()));
-	if (!d->addr[0])
-		return;
-	if (!addrs) {
-		addrs = json_object();
-		json_object_set_new(root, "addresses", addrs);
-	}
-	json_object_set_new(addrs, node, json_string(d->addr));
+	if (!all)
+		return -EBADMSG;
+	ended = json_object_get(all, node) && !alive(all, node, d->lease_ms);
+	n = json_pack("{s:I}", "renewed", now_ms());
+	if (d->addr[0])
+		json_object_set_new(n, "address", json_string(d->addr));
+	json_object_set_new(all, node, n);
+	err = save(nodes_path(d, path), all);
+	json_decref(all);
+	return err ? err : ended ? -ESTALE : 0;
 }
 
 /* Does a region of another name lie where @r wants to be, or next to it? */
@@ -154,9 +261,10 @@ static bool taken(json_t *root, const struct dir_region *r)
 
 static int file_add(struct dir *d, struct dir_region *r)
 {
-	json_t *root, *old;
+	json_t *root, *old, *all;
 	struct dir_region was;
 	uint64_t next;
+	bool lives;
 	int err = begin(d, &root);
 
 	if (err)
@@ -165,13 +273,18 @@ static int file_add(struct dir *d, struct dir_region *r)
 	r->lease_ms = d->lease_ms;
 	old = json_object_get(json_object_get(root, "regions"), r->name);
 	if (old && !dir_json_unpack(r->name, old, &was)) {
-		if (strcmp(was.node, r->node) && alive(root, was.node, was.lease_ms))
+		all = nodes(d);
+		lives = !all || alive(all, was.node, was.lease_ms);
+		json_decref(all);
+		if (strcmp(was.node, r->node) && lives)
 			return end(d, root, false, -EEXIST);
 		/* Its owner is gone, or this is its owner, started anew: old epochs end.
 		 */
 		r->epoch = was.epoch + 1;
 	}
 	next = (uint64_t)json_integer_value(json_object_get(root, "next"));
+	if (next < GM_BUS_MIN)
+		next = GM_BUS_MIN;
 	if (!r->bus)
 		r->bus = next;
 	else if (taken(root, r))
@@ -184,8 +297,9 @@ static int file_add(struct dir *d, struct dir_region *r)
 			root, "next",
 			json_integer((json_int_t)(r->bus + r->size + GM_PAGE_SIZE)));
 	json_object_set_new(json_object_get(root, "regions"), r->name, dir_json_pack(r));
-	beat(d, root, r->node);
-	return end(d, root, true, 0);
+	/* First its lease: a region without one is anybody's. */
+	err = beat(d, r->node);
+	return end(d, root, true, err == -ESTALE ? 0 : err);
 }
 
 static int file_find(struct dir *d, const char *name, uint64_t bus,
@@ -194,7 +308,7 @@ static int file_find(struct dir *d, const char *name, uint64_t bus,
 	struct dir_region r;
 	const char *k;
 	json_t *root, *v;
-	int err = begin(d, &root);
+	int err = look(d, &root);
 
 	if (err)
 		return err;
@@ -209,7 +323,8 @@ static int file_find(struct dir *d, const char *name, uint64_t bus,
 		err = 0;
 		break;
 	}
-	return end(d, root, false, err);
+	json_decref(root);
+	return err;
 }
 
 static int file_list(struct dir *d, int (*each)(void *arg, const struct dir_region *r),
@@ -218,7 +333,7 @@ static int file_list(struct dir *d, int (*each)(void *arg, const struct dir_regi
 	struct dir_region r;
 	const char *k;
 	json_t *root, *v;
-	int err = begin(d, &root);
+	int err = look(d, &root);
 
 	if (err)
 		return err;
@@ -229,7 +344,8 @@ static int file_list(struct dir *d, int (*each)(void *arg, const struct dir_regi
 		if (err)
 			break;
 	}
-	return end(d, root, false, err);
+	json_decref(root);
+	return err;
 }
 
 /* The stored region, if its epoch is @epoch. */
@@ -272,44 +388,50 @@ static int file_remove(struct dir *d, const char *name, uint32_t epoch)
 
 static int file_renew(struct dir *d, const char *node)
 {
-	json_t *root;
-	bool ended;
-	int err = begin(d, &root);
+	struct file_dir *f = d->priv;
+	int err = lock_wait(f);
 
 	if (err)
 		return err;
-	ended = json_object_get(json_object_get(root, "nodes"), node) &&
-		!alive(root, node, d->lease_ms);
-	beat(d, root, node);
-	err = end(d, root, true, 0);
-	return err ? err : ended ? -ESTALE : 0;
+	err = beat(d, node);
+	flock(f->lock, LOCK_UN);
+	return err;
 }
 
 static int file_node(struct dir *d, const char *node, char addr[NET_ADDR_MAX])
 {
+	json_t *all = nodes(d);
 	const char *s;
-	json_t *root;
-	int err = begin(d, &root);
+	int err = -ENOENT;
 
-	if (err)
-		return err;
-	s = json_string_value(json_object_get(json_object_get(root, "addresses"), node));
-	if (s && strlen(s) < NET_ADDR_MAX && alive(root, node, d->lease_ms))
+	if (!all)
+		return -EBADMSG;
+	s = json_string_value(json_object_get(json_object_get(all, node), "address"));
+	if (s && strlen(s) < NET_ADDR_MAX && alive(all, node, d->lease_ms)) {
 		strcpy(addr, s);
-	else
-		err = -ENOENT;
-	return end(d, root, false, err);
+		err = 0;
+	}
+	json_decref(all);
+	return err;
 }
 
 static json_t *regions(struct dir *d)
 {
 	json_t *root, *r;
 
-	if (begin(d, &root))
+	if (look(d, &root))
 		return NULL;
 	r = json_incref(json_object_get(root, "regions"));
-	end(d, root, false, 0);
+	json_decref(root);
 	return r;
+}
+
+/* Was it this file that got its name? */
+static bool is_ours(const struct file_dir *f, const struct inotify_event *e)
+{
+	const char *slash = strrchr(f->path, '/');
+
+	return e->len && !strcmp(e->name, slash ? slash + 1 : f->path);
 }
 
 static int file_watch_fd(struct dir *d)
@@ -344,20 +466,24 @@ static int file_watch_fd(struct dir *d)
 static int file_watch_next(struct dir *d, struct dir_region *out)
 {
 	struct file_dir *f = d->priv;
-	char events[4096];
+	char events[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
 	bool renamed = false;
+	ssize_t n;
 	const char *k;
 	json_t *v;
 
 	if (f->inotify < 0)
 		return 0;
-	while (read(f->inotify, events, sizeof(events)) > 0)
-		renamed = true;
+	while ((n = read(f->inotify, events, sizeof(events))) > 0) {
+		const struct inotify_event *e;
+
+		for (ssize_t at = 0; at < n; at += (ssize_t)(sizeof(*e) + e->len)) {
+			e = (const void *)(events + at);
+			renamed |= e->mask & IN_Q_OVERFLOW || is_ours(f, e);
+		}
+	}
 	if (renamed) {
-		/* dir_watch_next() takes no lock: etcd's list has its own. */
-		pthread_mutex_lock(&d->lock);
 		v = regions(d);
-		pthread_mutex_unlock(&d->lock);
 		if (!v)
 			return -EBADMSG;
 		json_decref(f->fresh);
@@ -389,6 +515,7 @@ static int file_watch_next(struct dir *d, struct dir_region *out)
 
 const struct dir_ops dir_file_ops = {
 	.scheme = "file",
+	.free_reads = true,
 	.open = file_open,
 	.close = file_close,
 	.add = file_add,
