@@ -72,4 +72,14 @@ gn_check "importer's agent restarted $RESTARTS times" run importer 2
 gn_check "owner's agent restarted $RESTARTS times" run owner 1
 RESTARTS=$(((RESTARTS + 3) / 4))
 gn_check "both in turn" run both 1 2
+
+# An exporter whose agent has gone does not wait for another one, for a lease of one minute.
+gn_stop "${AGENT[3]}"
+SHARE_LEASE=60000
+share_agent 3
+GHOSTMEM_KEY=secret gn_spawn pid gn_exec n3 "$GN_BIN/ghostmem" export -a "$GN_TMP/n3.sock" last 1M
+gn_must gn_wait 5 known last
+gn_stop "${AGENT[3]}" KILL
+gn_must kill -TERM "$pid"
+gn_check "an exporter ends after its agent" gn_wait 30 gn_gone "$pid"
 exit $GN_FAILED

@@ -95,7 +95,8 @@ struct ghostmem {
 extern unsigned int lib_generation;
 
 /**
- * lib_call() - ask the agent; if it goes away, ask the one that comes back
+ * lib_call() - ask the agent; if it goes away, ask the one that comes back (not for
+ * DETACH)
  * @m:		request; replaced by the reply
  * @rfds:	LOCAL_FDS places for descriptors that come, or NULL
  * @timeout_ms:	for all of it; LIB_CALL_MS if no lease sets a limit

@@ -72,6 +72,8 @@ int lib_call(struct ghostmem *g, struct local_msg *m, const int *fds, int nfds, 
 	     int *nrfds, int timeout_ms)
 {
 	struct timespec end = after(timeout_ms);
+	/* An agent that comes back does not know a window that we are leaving. */
+	bool once = m->op == LOCAL_DETACH;
 	int err;
 
 	if (nrfds)
@@ -84,16 +86,16 @@ int lib_call(struct ghostmem *g, struct local_msg *m, const int *fds, int nfds, 
 	pthread_mutex_lock(&g->lock);
 	do {
 		err = 0;
-		while (!err && g->sock < 0 && !g->closing)
+		while (!err && g->sock < 0 && !g->closing && !once)
 			err = -pthread_cond_timedwait(&g->cond, &g->lock, &end);
-		if (err || g->closing)
+		if (err || g->closing || g->sock < 0)
 			err = -ECONNRESET;
 		else
 			err = call(g, m, fds, nfds, &end);
 		/* It closed, and the keeper has not seen it yet. */
-		if (err == -ECONNRESET && g->sock >= 0 && !g->closing)
+		if (err == -ECONNRESET && g->sock >= 0 && !g->closing && !once)
 			pthread_cond_timedwait(&g->cond, &g->lock, &end);
-	} while (err == -ECONNRESET && !g->closing && clock_ns() < ns(&end));
+	} while (err == -ECONNRESET && !g->closing && !once && clock_ns() < ns(&end));
 	if (!err)
 		err = m->status;
 	for (int i = 0; i < g->reply_nfds; i++) {
