@@ -53,7 +53,7 @@ struct incoming_status {
 struct incoming;
 
 int incoming_create(const struct incoming_conf *conf, const struct incoming_vm_ops *ops,
-		    void *vm, struct incoming **in);
+		    void *vm, struct incoming **out);
 const char *incoming_uri(const struct incoming *in);
 /** incoming_run() - Return: 0: the machine runs here; -ECANCELED; -errno: gave up */
 int incoming_run(struct incoming *in);

@@ -27,8 +27,7 @@
 #define POLISH_NS      50000000ULL
 #define SMALL_PAGES    64
 #define PATIENT_ROUNDS 2  /* while harvests take too long */
-#define THROTTLE_FIRST 20 /* percent */
-#define THROTTLE_STEP  20
+#define THROTTLE_STEP  20 /* percent */
 #define THROTTLE_MOST  99
 #define LAST_WORDS_MS  200 /* for telling the destination why */
 
@@ -311,8 +310,8 @@ static int throttle(struct precopy *p, const struct predict_verdict *v)
 		return raise_budget(p, v);
 	/* Of what is left to the vCPUs now. */
 	want = 100 - (unsigned int)((100 - now) * v->share);
-	if (want < now + (now ? THROTTLE_STEP : THROTTLE_FIRST))
-		want = now + (now ? THROTTLE_STEP : THROTTLE_FIRST);
+	if (want < now + THROTTLE_STEP)
+		want = now + THROTTLE_STEP;
 	if (want > THROTTLE_MOST)
 		want = THROTTLE_MOST;
 	err = p->ops->throttle(p->vm, want);

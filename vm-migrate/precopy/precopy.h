@@ -129,7 +129,7 @@ struct precopy;
  */
 int precopy_create(const struct precopy_conf *conf, const struct ram *ram,
 		   struct dirty_set *dirty, const char *config_json,
-		   const struct precopy_vm_ops *ops, void *vm, struct precopy **p);
+		   const struct precopy_vm_ops *ops, void *vm, struct precopy **out);
 /**
  * precopy_run() - the whole migration, once
  *

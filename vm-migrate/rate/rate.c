@@ -96,7 +96,7 @@ void rate_points(struct rate_report *r, const struct rate_windows *w, double bit
 		};
 }
 
-double rate_within(const struct rate_report *r, double t)
+double rate_within(const struct rate_report *r, double seconds)
 {
 	const struct rate_point *p = r->point;
 	unsigned int n = r->npoints;
@@ -104,13 +104,13 @@ double rate_within(const struct rate_report *r, double t)
 
 	if (!n || p[0].seconds <= 0)
 		return 0;
-	if (t <= p[0].seconds) {
-		bytes = p[0].bytes * t / p[0].seconds;
+	if (seconds <= p[0].seconds) {
+		bytes = p[0].bytes * seconds / p[0].seconds;
 	} else {
 		unsigned int i = 1;
 		double slope;
 
-		while (i + 1 < n && t > p[i].seconds)
+		while (i + 1 < n && seconds > p[i].seconds)
 			i++;
 		/* One point: nothing is known of what is written twice. */
 		slope = n == 1 ? p[0].bytes / p[0].seconds
@@ -119,7 +119,7 @@ double rate_within(const struct rate_report *r, double t)
 		if (slope < 0)
 			slope = 0;
 		i = n == 1 ? 0 : i - 1;
-		bytes = p[i].bytes + slope * (t - p[i].seconds);
+		bytes = p[i].bytes + slope * (seconds - p[i].seconds);
 	}
 	return bytes > r->ram_bytes ? r->ram_bytes : bytes;
 }

@@ -55,7 +55,7 @@ int chan_connect(const char *uri, const struct chan_tls *tls, int timeout_ms,
 		 struct chan **chan);
 
 /** chan_listen() - tcp:HOST:0 picks a port; a stale UNIX socket is replaced */
-int chan_listen(const char *uri, const struct chan_tls *tls, struct chan_listener **l);
+int chan_listen(const char *uri, const struct chan_tls *tls, struct chan_listener **out);
 /** chan_listener_uri() - where it listens, with the port that was picked */
 const char *chan_listener_uri(const struct chan_listener *l);
 int chan_listener_fd(const struct chan_listener *l);

@@ -42,7 +42,7 @@ struct receiver_stats {
 	uint32_t round;
 };
 
-int receiver_create(const struct receiver_conf *conf, struct receiver **r);
+int receiver_create(const struct receiver_conf *conf, struct receiver **out);
 
 /**
  * receiver_run() - until control() returned 1, or something failed

@@ -51,7 +51,7 @@ struct sender_stats {
 	uint64_t left; /* pages of the round that runs, still to be looked at */
 };
 
-int sender_create(const struct sender_conf *conf, struct sender **s);
+int sender_create(const struct sender_conf *conf, struct sender **out);
 void sender_destroy(struct sender *s); /* NULL is fine */
 
 /**

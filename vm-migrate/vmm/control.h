@@ -29,7 +29,7 @@ struct control;
 int control_open(struct loop *l, const char *path,
 		 json_t *(*handle)(void *arg, const struct control_request *req,
 				   bool *watch),
-		 void *arg, struct control **c, char *why, size_t why_len);
+		 void *arg, struct control **out, char *why, size_t why_len);
 
 /**
  * control_event() - to all that watch; takes the reference

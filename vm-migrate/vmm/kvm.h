@@ -105,8 +105,8 @@ void *kvm_guest_at(struct vm *vm, uint64_t gpa, uint64_t len);
 void kvm_vcpus_init(void);
 /** kvm_vcpus_end() - threads end, also in mid-guest; throttle is off. Twice is fine */
 void kvm_vcpus_end(struct kvm *k);
-/** kvm_vcpu_flush() - dirty_kvm_vcpu.kick: @vcpu has left KVM_RUN once since the call */
-void kvm_vcpu_flush(void *vcpu);
+/** kvm_vcpu_flush() - dirty_kvm_vcpu.kick: the vCPU @arg has left KVM_RUN once since the call */
+void kvm_vcpu_flush(void *arg);
 int kvm_start(struct vm *vm);
 int kvm_pause(struct vm *vm);
 int kvm_throttle(struct vm *vm, unsigned int percent);

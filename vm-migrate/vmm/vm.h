@@ -113,7 +113,7 @@ struct vm {
 };
 
 /** vm_create() - machine of @conf, nothing runs. @why: message on failure. */
-int vm_create(const struct vm_conf *conf, struct vm **vm, char *why, size_t why_len);
+int vm_create(const struct vm_conf *conf, struct vm **out, char *why, size_t why_len);
 
 /** vm_destroy() - NULL is fine */
 void vm_destroy(struct vm *vm);
@@ -129,7 +129,7 @@ int vm_throttle(struct vm *vm, unsigned int percent);
 int vm_drain(struct vm *vm);
 
 /** vm_dirty() - a set of everything that tracks this machine's writes */
-int vm_dirty(struct vm *vm, struct dirty_set **set);
+int vm_dirty(struct vm *vm, struct dirty_set **out);
 /** vm_dirty_end() - destroy it; NULL is fine */
 void vm_dirty_end(struct vm *vm, struct dirty_set *set);
 
