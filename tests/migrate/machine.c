@@ -15,6 +15,7 @@
 
 #define GATE_CPU    1U
 #define GATE_DEVICE 2U
+#define RUNS_MS	    30000 /* until every writer has had a CPU, on a machine with much to do */
 
 /* ---- a log that is cleared by hand, as KVM's --------------------------------------- */
 
@@ -318,15 +319,19 @@ uint64_t machine_writes(const struct machine *m)
 
 bool machine_runs(struct machine *m)
 {
-	uint64_t deadline = clock_ns() + 2000000000ULL;
+	const struct timespec tick = { .tv_nsec = 1000000 };
+	uint64_t deadline = clock_ns() + RUNS_MS * 1000000ULL;
 
+	/* Nobody will open it any more. */
+	if (atomic_load(&m->gate) != (GATE_CPU | GATE_DEVICE))
+		return false;
 	for (unsigned int i = 0; i < m->nwriters; i++) {
 		uint64_t before = atomic_load(&m->writer[i].writes);
 
 		while (atomic_load(&m->writer[i].writes) == before) {
 			if (clock_ns() > deadline)
 				return false;
-			sched_yield();
+			nanosleep(&tick, NULL);
 		}
 	}
 	return true;

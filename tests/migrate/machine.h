@@ -85,7 +85,7 @@ int machine_start(const struct machine_conf *conf, struct machine **m);
 void machine_stop(struct machine *m);
 extern const struct precopy_vm_ops machine_ops;
 
-/** machine_runs() - do its writers get on? Waits for that, 2 s */
+/** machine_runs() - do its writers get on? Waits for that if they may */
 bool machine_runs(struct machine *m);
 uint64_t machine_writes(const struct machine *m);
 
