@@ -2,9 +2,9 @@
 /*
  * table: arrays with an entry for each page of RAM, or each 64. No state, any thread.
  *
- * Where the hypervisor shadows page tables a page fault takes 20 microseconds, and memory
- * that is made ready in one call takes one a page. The bitmaps of 64 GiB have 512 pages
- * each, and a migration waits for every one of them.
+ * A page that is touched takes a fault, one that is made ready with others in one call does
+ * not, and where the hypervisor shadows page tables a fault is dear. The bitmaps of 64 GiB
+ * have 512 pages each, and a migration waits for every one of them.
  */
 #ifndef VMM_TABLE_H
 #define VMM_TABLE_H
