@@ -23,7 +23,7 @@
 
 #define READY_MS       30000 /* the destination makes its machine */
 #define MAX_ROUNDS     60
-#define POLISH_ROUNDS  4 /* more than the budget needs, while they are short and pay */
+#define POLISH_ROUNDS  6 /* more than the budget needs, while they are short and pay */
 #define POLISH_NS      50000000ULL
 #define SMALL_PAGES    64
 #define PATIENT_ROUNDS 2  /* while harvests take too long */
@@ -83,30 +83,32 @@ static void on_lost(void *arg)
 /* ---- harvest -------------------------------------------------------------------------
  */
 
-uint64_t precopy_harvest(struct precopy *p)
+/* Pages of p->by[@i] that are in p->bitmap; the others are taken out. */
+static uint64_t count_by(struct precopy *p, unsigned int i)
+{
+	for (size_t w = 0; w < ram_words(p->ram); w++)
+		p->by[i][w] &= p->bitmap[w];
+	return bitmap_count(p->by[i], ram_words(p->ram));
+}
+
+uint64_t precopy_harvest(struct precopy *p, bool count)
 {
 	struct dirty_found found;
-	uint64_t began = clock_ns();
+	uint64_t began = clock_ns(), holes;
 
-	for (unsigned int i = 0; i < DIRTY_BY_COUNT; i++)
+	for (unsigned int i = 0; i < DIRTY_BY_COUNT && count; i++)
 		memset(p->by[i], 0, ram_words(p->ram) * sizeof(uint64_t));
-	dirty_set_harvest(p->dirty, p->bitmap, p->by, &found);
-	precopy_drop_holes(p);
+	dirty_set_harvest(p->dirty, p->bitmap, count ? p->by : NULL, &found);
+	holes = precopy_drop_holes(p);
+	for (unsigned int i = 0; i < DIRTY_BY_COUNT && count && holes; i++)
+		found.by[i] = count_by(p, i);
 	p->harvested_ns = clock_ns();
 	p->harvest_ns = p->harvested_ns - began;
 	pthread_mutex_lock(&p->lock);
-	for (unsigned int i = 0; i < DIRTY_BY_COUNT; i++)
+	for (unsigned int i = 0; i < DIRTY_BY_COUNT && count; i++)
 		p->status.dirty_by[i] += found.by[i];
 	pthread_mutex_unlock(&p->lock);
-	return bitmap_count(p->bitmap, ram_words(p->ram));
-}
-
-void precopy_look(struct precopy *p)
-{
-	struct dirty_found found;
-
-	dirty_set_harvest(p->dirty, p->bitmap, NULL, &found);
-	precopy_drop_holes(p);
+	return found.merged - holes;
 }
 
 /* ---- beginning --------------------------------------------------------------------- */
@@ -342,34 +344,34 @@ static int on_stall(struct precopy *p, const struct predict_verdict *v)
  * It fits. A round that takes next to no time and leaves much less is worth it all the
  * same: downtime is what the users of the guest see.
  */
-static bool polish(const struct precopy *p, const struct predict_verdict *v,
-		   uint64_t before, uint64_t pages, unsigned int done)
+static bool polish(const struct precopy *p, uint64_t pages, unsigned int done)
 {
+	double least = PREDICT_ROUND_TRIPS + (double)p->least_ns * 1e-9;
+
 	return done < POLISH_ROUNDS && pages > SMALL_PAGES &&
-	       pages < before - before / 4 && v->expected_seconds < POLISH_NS * 1e-9;
+	       predict_pays(&p->predict, least, POLISH_NS * 1e-9);
 }
 
 /* Until the rest fits the budget: then it is in p->bitmap. */
 static int rounds(struct precopy *p)
 {
-	uint64_t before = UINT64_MAX, pages;
 	struct predict_verdict v;
 	unsigned int polished = 0;
 	int err;
 
 	precopy_phase(p, PRECOPY_ROUNDS);
-	for (unsigned int round = 1;; round++, before = pages) {
-		uint64_t last = p->harvested_ns;
+	for (unsigned int round = 1;; round++) {
+		uint64_t last = p->harvested_ns, pages;
 
 		err = one_round(p, round);
 		if (err)
 			return err;
-		pages = precopy_harvest(p);
+		pages = precopy_harvest(p, true);
 		note_harvest(p, round);
 		dirty_set_hasty(p->dirty, true);
 		judge(p, (double)(p->harvested_ns - last) * 1e-9, pages, &v);
 		if (v.fits) {
-			if (!polish(p, &v, before, pages, polished++))
+			if (!polish(p, pages, polished++))
 				return 0;
 			continue;
 		}

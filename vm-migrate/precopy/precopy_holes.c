@@ -48,11 +48,12 @@ static uint64_t bits_in(uint64_t w, uint64_t from, uint64_t to)
 	return mask;
 }
 
-static void drop_holes_of(struct precopy *p, const struct ram_block *b)
+static uint64_t drop_holes_of(struct precopy *p, const struct ram_block *b)
 {
 	uint64_t w = b->first_page / BITMAP_BITS;
 	uint64_t words = w + bitmap_words(b->size >> RAM_PAGE_SHIFT);
 	uint64_t hole = 0, data = 0, end = 0; /* [hole, data), [data, end) */
+	uint64_t dropped = 0;
 
 	for (; w < words; w++) {
 		uint64_t odd = p->bitmap[w] & ~p->populated[w];
@@ -73,13 +74,18 @@ static void drop_holes_of(struct precopy *p, const struct ram_block *b)
 			filled = odd & bits_in(w, data, end);
 			p->bitmap[w] &= ~holes;
 			p->populated[w] |= filled;
+			dropped += (uint64_t)__builtin_popcountll(holes);
 			odd &= ~(holes | filled);
 		}
 	}
+	return dropped;
 }
 
-void precopy_drop_holes(struct precopy *p)
+uint64_t precopy_drop_holes(struct precopy *p)
 {
+	uint64_t dropped = 0;
+
 	for (unsigned int i = 0; i < p->ram->nblocks; i++)
-		drop_holes_of(p, &p->ram->block[i]);
+		dropped += drop_holes_of(p, &p->ram->block[i]);
+	return dropped;
 }

@@ -49,15 +49,15 @@ int precopy_send_failed(struct precopy *p, int err);
 
 void precopy_phase(struct precopy *p, enum precopy_phase phase);
 
-/** precopy_harvest() - every log into p->bitmap, without pages that are holes.
- * Return: pages in it */
-uint64_t precopy_harvest(struct precopy *p);
+/** precopy_harvest() - every log into p->bitmap, without pages that are holes
+ * @count:	who wrote goes into p->by, and into the status
+ *
+ * Return: pages in p->bitmap
+ */
+uint64_t precopy_harvest(struct precopy *p, bool count);
 
-/** precopy_look() - the same, and who wrote is neither asked nor counted */
-void precopy_look(struct precopy *p);
-
-/** precopy_drop_holes() - clear the bits of what is a hole; see precopy_holes.c */
-void precopy_drop_holes(struct precopy *p);
+/** precopy_drop_holes() - clear the bits of what is a hole; see precopy_holes.c. Return: so many */
+uint64_t precopy_drop_holes(struct precopy *p);
 
 /** precopy_hand_over() - steps 1 to 7. Return: 0, -errno: resume, -EBUSY: uncertain */
 int precopy_hand_over(struct precopy *p);

@@ -33,7 +33,7 @@ static int pause_all(struct precopy *p)
 
 	dirty_set_hasty(p->dirty, false);
 	if (FAULT(FAULT_HARVEST_BEFORE_PAUSE))
-		precopy_harvest(p);
+		precopy_harvest(p, true);
 	p->paused = true;
 	err = p->ops->pause(p->vm);
 	if (err)
@@ -41,7 +41,7 @@ static int pause_all(struct precopy *p)
 	if (FAULT(FAULT_NO_DRAIN))
 		return 0;
 	if (FAULT(FAULT_HARVEST_BEFORE_SAVE))
-		precopy_harvest(p);
+		precopy_harvest(p, true);
 	err = p->ops->drain(p->vm);
 	return err ? precopy_fail(p, err, "a device does not stop: %s", strerror(-err))
 		   : 0;
@@ -86,7 +86,7 @@ static int check_still(struct precopy *p)
 	int err;
 
 	dirty_set_hasty(p->dirty, true);
-	precopy_look(p);
+	precopy_harvest(p, false);
 	for (page = 0; (page = bitmap_next(p->bitmap, page, bits)) < bits; page++) {
 		err = ram_read(p->ram, page, 1, copy);
 		if (err)
@@ -179,7 +179,7 @@ int precopy_hand_over(struct precopy *p)
 	then = lap(p, PRECOPY_STEP_SAVE, then);
 	dirty_set_last(p->dirty);
 	if (!err && !skip_harvest())
-		pages = precopy_harvest(p);
+		pages = precopy_harvest(p, true);
 	then = lap(p, PRECOPY_STEP_HARVEST, then);
 	if (!err)
 		err = send_rest(p, &w);

@@ -13,6 +13,7 @@
 #define OCTAVE	      0.1 /* least difference of ln t between two samples */
 #define SHRINKING     0.7 /* a round that leaves less than this of the last is hopeful */
 #define STEEPEST      0.999
+#define PAYING	      0.75 /* a round that leaves less than this of what there is */
 
 void predict_init(struct predict *p)
 {
@@ -106,4 +107,13 @@ void predict_judge(const struct predict *p, double budget, double overhead,
 		   (p->samples >= 3 || p->last.pages > SHRINKING * p->before.pages);
 	if (!v->fits && v->overhead)
 		v->never = true;
+}
+
+bool predict_pays(const struct predict *p, double least, double most)
+{
+	double bw = p->bandwidth ? p->bandwidth : GUESS, a, b;
+	double t = p->last.pages * p->page_bytes / bw + least;
+
+	fit(p, &a, &b);
+	return t < most && a * pow(t, b) < PAYING * p->last.pages;
 }

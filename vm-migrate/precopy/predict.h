@@ -81,4 +81,15 @@ static inline double predict_overhead(double harvest, double thorough)
 void predict_judge(const struct predict *p, double budget, double overhead,
 		   struct predict_verdict *v);
 
+/**
+ * predict_pays() - would one more round leave clearly less than there is now?
+ * @least:	what a round takes with hardly any page, seconds
+ * @most:	what it may take, seconds
+ *
+ * It is asked of what is left now and how long a round takes, not of whether the last one
+ * left less than that before: one that something disturbed leaves more, and is the one to
+ * make up for.
+ */
+bool predict_pays(const struct predict *p, double least, double most);
+
 #endif
