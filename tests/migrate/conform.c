@@ -164,6 +164,8 @@ static void clear(struct conform *c, uint64_t first, uint64_t n)
 	uint64_t all[64];
 
 	memset(all, 0xff, sizeof(all));
+	/* Of another round than the first it is called in vain. */
+	assert_int_equal(dirty_set_arm(c->set, first, n, c->bitmap + first / 64), 0);
 	assert_int_equal(dirty_set_clear(c->set, first, n,
 					 c->fault == FAULT_CLEAR_ALL
 						 ? all
@@ -270,6 +272,8 @@ static void episode(struct conform *c, bool restart, bool last)
 
 	if (restart) {
 		dirty_set_stop(c->set);
+		if (conform_random(&c->seed) % 2)
+			dirty_set_lazy(c->set);
 		if (dirty_set_start(c->set, &failed))
 			fail_msg("%s: does not start", failed);
 		/* The first round */

@@ -6,7 +6,7 @@
  * Meanwhile logs are harvested every few milliseconds, and pages copied, as a migration
  * does. Every now and then the writers are halted, the last harvest is taken, and the
  * copy has to be equal. Some of these halts are the last of a log (dirty_set_last()), which
- * then starts anew. Some pages are never written and must never be reported.
+ * then starts anew, at times a lazy start. Some pages are never written and must never be reported.
  *
  * A seeded fault breaks one rule of that order; the oracle has to notice.
  */
@@ -45,6 +45,7 @@ struct conform_kind {
 	void (*close)(struct conform *c);
 	bool marks;  /* writers mark what they wrote */
 	bool clears; /* the source needs clear() */
+	bool lazy;   /* the source needs arm(), after a lazy start */
 };
 
 struct conform {

@@ -364,7 +364,7 @@ const struct conform_kind kind_pagemap = {
 	.go = native_go,
 	.halt = native_halt,
 	.close = native_close,
-
+	.lazy = true,
 };
 const struct conform_kind kind_mixed = {
 	.name = "mixed",

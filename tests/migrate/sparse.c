@@ -4,6 +4,7 @@
  * holes while it is tracked, and go away again. Every page that was written must be
  * reported by the next harvest, or by the next that is not hasty; no other may be. After
  * the last writer has stopped a harvest protects nothing, and the next reports the same.
+ * After a lazy start all that was not armed counts as written, holes beside data too.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +12,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -28,8 +30,9 @@ struct sparse {
 	struct ram ram;
 	struct dirty_source *src;
 	int uffd, pagemap;
-	/* Bitmaps; gone: what was punched, and may be reported as written for it */
-	uint64_t *written, *reported, *gone;
+	/* Bitmaps; gone: what was punched, and may be reported as written for it; data: what is
+	 * populated, or NULL: holes may not be reported */
+	uint64_t *written, *reported, *gone, *data;
 	uint64_t seed;
 };
 
@@ -82,6 +85,8 @@ static void check(struct sparse *s, bool hasty)
 	for (uint64_t w = 0; w < PAGES / 64; w++) {
 		uint64_t wrong = s->reported[w] & ~s->written[w] & ~s->gone[w];
 
+		if (s->data)
+			wrong &= s->data[w];
 		if (wrong)
 			fail_msg("word %llu: nobody wrote %llx", (unsigned long long)w,
 				 (unsigned long long)wrong);
@@ -117,6 +122,43 @@ static void check_last(struct sparse *s)
 		assert_int_equal(s->reported[w], s->written[w]);
 		s->reported[w] = 0;
 	}
+}
+
+/*
+ * The first round of a migration after a lazy start, with writes before, between and after:
+ * to what was populated when it began, and to what comes into holes.
+ */
+static void check_lazy(struct sparse *s)
+{
+	uint64_t *first = calloc(PAGES / 64, 8);
+	unsigned int k = 0;
+
+	assert_non_null(first);
+	s->src->lazy = true;
+	assert_int_equal(s->src->ops->start(s->src), 0);
+	for (uint64_t w = 0; w < PAGES / 64; w++)
+		s->written[w] = 0;
+	assert_true(ram_mark_populated(&s->ram, first) > 0);
+	for (uint64_t w = 0, n; w < PAGES / 64; w += n) {
+		n = 1 +
+		    conform_random(&s->seed) % 200; /* also more than it does at once */
+		if (n > PAGES / 64 - w)
+			n = PAGES / 64 - w;
+		for (; k < WRITES * 8 * (w + n) / (PAGES / 64); k++)
+			put(s, conform_random(&s->seed) % PAGES);
+		assert_int_equal(s->src->ops->arm(s->src, w * 64, n * 64, first + w), 0);
+		/* They are read now. */
+		for (uint64_t i = w; i < w + n; i++)
+			s->written[i] &= ~first[i];
+	}
+	s->data = first;
+	memset(first, 0, PAGES / 8);
+	ram_mark_populated(&s->ram, first);
+	check(s, false);
+	s->data = NULL;
+	free(first);
+	/* All is protected now. */
+	check(s, false);
 }
 
 /* A page goes for each that comes, so that the file stays as large as it was. */
@@ -174,6 +216,8 @@ void test_sparse(void **state)
 	for (uint64_t w = 0; w < PAGES / 64; w++)
 		s.written[w] = 0;
 	check(&s, false);
+	check_lazy(&s);
+	check_lazy(&s);
 	s.src->ops->stop(s.src);
 	s.src->ops->destroy(s.src);
 	close(s.uffd);

@@ -85,7 +85,7 @@ static bool applies(const struct conform_kind *k, enum conform_fault f)
 	if (f && !FAULTS)
 		return false;
 	switch (f) {
-	case FAULT_CLEAR_LATE:
+	case FAULT_CLEAR_LATE: return k->clears || k->lazy;
 	case FAULT_CLEAR_ALL: return k->clears;
 	case FAULT_NO_MARK:
 	case FAULT_MARK_FIRST: return k->marks;

@@ -65,6 +65,19 @@ static void set_last(struct dirty_set *set, bool last)
 		set->src[i]->last = last;
 }
 
+void dirty_set_lazy(struct dirty_set *set)
+{
+	set->lazy = true;
+}
+
+double dirty_set_share(const struct dirty_set *set)
+{
+	for (unsigned int i = 0; i < set->nsrc; i++)
+		if (set->src[i]->lazy)
+			return 0.5;
+	return 1;
+}
+
 void dirty_set_last(struct dirty_set *set)
 {
 	set_last(set, true);
@@ -87,7 +100,7 @@ static void stop_first(struct dirty_set *set, unsigned int n)
 
 int dirty_set_start(struct dirty_set *set, const char **failed)
 {
-	int err;
+	int err = 0;
 
 	if (set->started)
 		return -EBUSY;
@@ -95,16 +108,18 @@ int dirty_set_start(struct dirty_set *set, const char **failed)
 	set_last(set, false);
 	table_ready(set->scratch, ram_words(set->ram) * sizeof(*set->scratch));
 	for (unsigned int i = 0; i < set->nsrc; i++) {
+		set->src[i]->lazy = set->lazy && set->src[i]->ops->arm;
 		err = set->src[i]->ops->start(set->src[i]);
 		if (!err)
 			continue;
 		if (failed)
 			*failed = set->src[i]->ops->name;
 		stop_first(set, i);
-		return err;
+		break;
 	}
-	set->started = true;
-	return 0;
+	set->lazy = false;
+	set->started = !err;
+	return err;
 }
 
 void dirty_set_stop(struct dirty_set *set)
@@ -167,6 +182,20 @@ int dirty_set_clear(struct dirty_set *set, uint64_t first, uint64_t n,
 		e = src->ops->clear ? src->ops->clear(src, first, n, taken) : 0;
 		if (!err)
 			err = e;
+	}
+	return err;
+}
+
+int dirty_set_arm(struct dirty_set *set, uint64_t first, uint64_t n,
+		  const uint64_t *round)
+{
+	int err = 0;
+
+	for (unsigned int i = 0; i < set->nsrc && !err; i++) {
+		struct dirty_source *src = set->src[i];
+
+		if (src->lazy)
+			err = src->ops->arm(src, first, n, round);
 	}
 	return err;
 }

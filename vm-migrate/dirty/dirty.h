@@ -17,10 +17,13 @@
  *	clear()		arm the log again for pages that were harvested, just before they
  *			are read. Needed by KVM's manual protect only; the others arm
  *			when they harvest
+ *	arm()		after a lazy start (dirty_set_lazy()): arm it for pages of the first
+ *			round, before they are read. PAGEMAP_SCAN
  *	stop()		no longer log
  *
  * Threads: start, harvest and stop from one thread at a time; clear from any number of
- * threads, on disjoint ranges, not during harvest. Writers may run all the time.
+ * threads, on disjoint ranges, not during harvest; arm the same, and ranges may overlap.
+ * Writers may run all the time.
  */
 #ifndef VMM_DIRTY_H
 #define VMM_DIRTY_H
@@ -53,6 +56,13 @@ struct dirty_ops {
 	 */
 	int (*clear)(struct dirty_source *src, uint64_t first, uint64_t n,
 		     const uint64_t *taken);
+	/*
+	 * May be NULL: start() does not heed dirty_source.lazy. [@first, @first + @n) as for
+	 * clear(). @round: [n / 64] what is read in this round, by this or any other thread
+	 * that has called this for it. Others may take bits out that they have read.
+	 */
+	int (*arm)(struct dirty_source *src, uint64_t first, uint64_t n,
+		   const uint64_t *round);
 	void (*stop)(struct dirty_source *src);
 	void (*destroy)(struct dirty_source *src); /* stopped before */
 };
@@ -63,6 +73,7 @@ struct dirty_source {
 	const struct ram *ram; /* outlives the source */
 	bool hasty;	       /* dirty_set_hasty() */
 	bool last;	       /* dirty_set_last() */
+	bool lazy;	       /* dirty_set_lazy(), and it can */
 	/* What not being hasty cost the last harvest that was not */
 	uint64_t thorough_ns;
 	/* Counted by dirty_set: */
@@ -75,8 +86,8 @@ struct dirty_set {
 	const struct ram *ram;
 	struct dirty_source *src[DIRTY_MAX_SOURCES]; /* owned */
 	unsigned int nsrc;
-	bool started;
-	uint64_t *scratch; /* [ram_words(ram)], zero between harvests */
+	bool started, lazy; /* lazy: the next start is to be */
+	uint64_t *scratch;  /* [ram_words(ram)], zero between harvests */
 };
 
 /* What one harvest found. Pages. */
@@ -98,6 +109,20 @@ int dirty_set_add(struct dirty_set *set, struct dirty_source *src);
 /** dirty_set_start() - start all or none. Return: 0, or the -errno of the first that
  * failed, whose name is in @failed if that is not NULL */
 int dirty_set_start(struct dirty_set *set, const char **failed);
+
+/**
+ * dirty_set_lazy() - the next dirty_set_start() may leave it to dirty_set_arm() to arm logs
+ *
+ * For a caller that then sends all that is populated and calls dirty_set_arm() for it, as
+ * the first round of a migration does: pages are protected while others are on their way
+ * already, and what is written before that is not sent twice. What that is not called for
+ * is in the first harvest, written or not.
+ */
+void dirty_set_lazy(struct dirty_set *set);
+
+/** dirty_set_share() - of the time from dirty_set_start() to the first harvest, how much a
+ * page was watched on average, if pages were armed one after the other meanwhile */
+double dirty_set_share(const struct dirty_set *set);
 
 /** dirty_set_stop() - stop all; twice is fine */
 void dirty_set_stop(struct dirty_set *set);
@@ -139,6 +164,11 @@ uint64_t dirty_set_thorough_ns(const struct dirty_set *set);
  * Return: 0, -errno of the first that failed: the pages must be sent again */
 int dirty_set_clear(struct dirty_set *set, uint64_t first, uint64_t n,
 		    const uint64_t *taken);
+
+/** dirty_set_arm() - call before reading the pages of a first round; see struct dirty_ops.
+ * Return: 0, -errno of the first that failed: the migration has to begin again */
+int dirty_set_arm(struct dirty_set *set, uint64_t first, uint64_t n,
+		  const uint64_t *round);
 
 /* ---- kinds. Each sets *src on success; the set that it is added to frees it. ------ */
 

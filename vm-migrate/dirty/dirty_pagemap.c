@@ -24,9 +24,15 @@
  * Protecting a page costs the most by far: a change of the page table, which other CPUs
  * have to hear of. When nobody writes any more (dirty.h: last) pages are only looked at,
  * and what came into holes is not learnt.
+ *
+ * A page that is not protected counts as written, whoever left it so. So a lazy start
+ * (dirty.h) does nothing but forget which grains were protected: arm() protects the
+ * pages of each before they are read, and those alone, since what came into a hole beside
+ * them is not read. The first harvest finds that, and all that was not armed.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -43,12 +49,15 @@
 #define GRAIN_BYTES (GRAIN_PAGES * RAM_PAGE_SIZE)
 #define NEAR	    3 /* grains: a smaller hole is taken along */
 #define STRIDE	    8 /* the next step through data is so much less than what there was */
+#define BATCH	    64 /* grains that arm() does at a time */
 
 struct pagemap_source {
 	struct dirty_source src;
 	int fd;
 	uint64_t va[RAM_MAX_BLOCKS];
 	uint64_t *known[RAM_MAX_BLOCKS]; /* grains that were protected; NULL: all are */
+	bool lazy[RAM_MAX_BLOCKS];	 /* arm() protects its grains */
+	pthread_mutex_t lock;		 /* of arm() */
 	blkcnt_t blocks[RAM_MAX_BLOCKS]; /* of the file, when its holes were looked at */
 	struct page_region region[REGIONS];
 };
@@ -74,25 +83,25 @@ static uint64_t grains_of(const struct ram_block *b)
 	return (b->size + GRAIN_BYTES - 1) / GRAIN_BYTES;
 }
 
-/* Grains [@first, @end) of a block. */
+/* Pages [@first, @end) of a block. */
 static void request(const struct pagemap_source *p, unsigned int block, uint64_t first,
 		    uint64_t end, struct pm_scan_arg *arg)
 {
-	uint64_t size = p->src.ram->block[block].size, to = end * GRAIN_BYTES;
+	uint64_t size = p->src.ram->block[block].size, to = end * RAM_PAGE_SIZE;
 
 	*arg = (struct pm_scan_arg){
 		.size = sizeof(*arg),
 		.flags = PM_SCAN_CHECK_WPASYNC | (p->src.last ? 0 : PM_SCAN_WP_MATCHING),
-		.start = p->va[block] + first * GRAIN_BYTES,
+		.start = p->va[block] + first * RAM_PAGE_SIZE,
 		.end = p->va[block] + (to < size ? to : size),
 		.category_mask = PAGE_IS_WRITTEN,
 		.return_mask = PAGE_IS_WRITTEN,
 	};
 }
 
-/* Protects all that is there, and wants no report. */
-static int protect(struct pagemap_source *p, unsigned int block, uint64_t first,
-		   uint64_t end)
+/* Protects all of pages [@first, @end), and wants no report. */
+static int protect_pages(struct pagemap_source *p, unsigned int block, uint64_t first,
+			 uint64_t end)
 {
 	struct pm_scan_arg arg;
 	int n;
@@ -106,6 +115,13 @@ static int protect(struct pagemap_source *p, unsigned int block, uint64_t first,
 	return 0;
 }
 
+/* Grains [@first, @end) */
+static int protect(struct pagemap_source *p, unsigned int block, uint64_t first,
+		   uint64_t end)
+{
+	return protect_pages(p, block, first * GRAIN_PAGES, end * GRAIN_PAGES);
+}
+
 /* What was written in grains [@first, @end). */
 static int64_t report(struct pagemap_source *p, unsigned int block, uint64_t first,
 		      uint64_t end, uint64_t *bitmap)
@@ -115,7 +131,7 @@ static int64_t report(struct pagemap_source *p, unsigned int block, uint64_t fir
 	int64_t pages = 0;
 	int n;
 
-	request(p, block, first, end, &arg);
+	request(p, block, first * GRAIN_PAGES, end * GRAIN_PAGES, &arg);
 	arg.vec = (uintptr_t)p->region;
 	/* The kernel allocates as much as it may need. */
 	arg.vec_len = (end - first) * (GRAIN_PAGES / 2) + 1;
@@ -305,16 +321,89 @@ static int64_t walk(struct pagemap_source *p, unsigned int block, uint64_t *bitm
 	return pages;
 }
 
+/* Where pages are larger, a part of one cannot be protected. */
+static bool small_pages(const struct ram_block *b)
+{
+	struct stat st;
+
+	return !fstat(b->fd, &st) && st.st_blksize == (blksize_t)RAM_PAGE_SIZE;
+}
+
 static int pagemap_start(struct dirty_source *src)
 {
+	struct pagemap_source *p = of(src);
 	int64_t n;
 
 	for (unsigned int i = 0; i < src->ram->nblocks; i++) {
-		n = walk(of(src), i, NULL);
+		const struct ram_block *b = &src->ram->block[i];
+
+		p->lazy[i] = src->lazy && p->known[i] && small_pages(b);
+		if (p->lazy[i]) {
+			memset(p->known[i], 0,
+			       bitmap_words(grains_of(b)) * sizeof(uint64_t));
+			p->blocks[i] = -1; /* no file has so many: look */
+			continue;
+		}
+		n = walk(p, i, NULL);
 		if (n < 0)
 			return (int)n;
 	}
 	return 0;
+}
+
+/* At most BATCH grains, a word of @round each; under the lock. */
+static int arm_grains(struct pagemap_source *p, unsigned int block, uint64_t first,
+		      uint64_t n, const uint64_t *round)
+{
+	uint64_t *known = p->known[block], todo[BATCH], at, end;
+	const uint64_t pages = n * GRAIN_PAGES;
+
+	for (uint64_t i = 0; i < n; i++)
+		todo[i] = bitmap_test(known, first + i)
+				  ? 0
+				  : __atomic_load_n(&round[i], __ATOMIC_RELAXED);
+	for (at = bitmap_next(todo, 0, pages); at < pages;
+	     at = bitmap_next(todo, end, pages)) {
+		int err;
+
+		end = bitmap_next_zero(todo, at, pages);
+		err = protect_pages(p, block, first * GRAIN_PAGES + at,
+				    first * GRAIN_PAGES + end);
+		if (err)
+			return err;
+	}
+	for (uint64_t i = 0; i < n; i++)
+		if (todo[i])
+			bitmap_set(known, first + i);
+	return 0;
+}
+
+/*
+ * Streams take turns in the words of a bitmap, so one protects for all: whoever comes first.
+ * A page that another thread has read already was known before that.
+ */
+static int pagemap_arm(struct dirty_source *src, uint64_t first, uint64_t n,
+		       const uint64_t *round)
+{
+	struct pagemap_source *p = of(src);
+	const struct ram_block *b = ram_block_of(src->ram, first);
+	unsigned int block;
+	int err = 0;
+
+	if (!b)
+		return -EINVAL;
+	block = (unsigned int)(b - src->ram->block);
+	if (!p->lazy[block] || src->last)
+		return 0;
+	pthread_mutex_lock(&p->lock);
+	for (uint64_t i = 0; i < n / GRAIN_PAGES && !err; i += BATCH) {
+		uint64_t some = n / GRAIN_PAGES - i;
+
+		err = arm_grains(p, block, (first - b->first_page) / GRAIN_PAGES + i,
+				 some < BATCH ? some : BATCH, round + i);
+	}
+	pthread_mutex_unlock(&p->lock);
+	return err;
 }
 
 static int64_t pagemap_harvest(struct dirty_source *src, uint64_t *bitmap)
@@ -341,6 +430,7 @@ static void free_all(struct pagemap_source *p)
 {
 	for (unsigned int i = 0; i < RAM_MAX_BLOCKS; i++)
 		free(p->known[i]);
+	pthread_mutex_destroy(&p->lock);
 	free(p);
 }
 
@@ -355,6 +445,7 @@ static const struct dirty_ops pagemap_ops = {
 	.by = DIRTY_BY_CPU,
 	.start = pagemap_start,
 	.harvest = pagemap_harvest,
+	.arm = pagemap_arm,
 	.stop = pagemap_stop,
 	.destroy = pagemap_destroy,
 };
@@ -367,6 +458,7 @@ int dirty_pagemap_create(const struct ram *ram, int pagemap_fd, const uint64_t *
 
 	if (!p)
 		return -ENOMEM;
+	pthread_mutex_init(&p->lock, NULL);
 	p->src = (struct dirty_source){ .ops = &pagemap_ops, .ram = ram };
 	memcpy(p->va, va, ram->nblocks * sizeof(*va));
 	for (unsigned int i = 0; i < ram->nblocks && !err; i++) {

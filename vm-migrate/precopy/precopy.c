@@ -170,13 +170,16 @@ static int make_sender(struct precopy *p)
 	return 0;
 }
 
-/* Every write from here on is in a log; p->bitmap is the first round. */
+/* Every write from here on is in a log, or to what is not armed and counts as written;
+ * p->bitmap is the first round. */
 static int start_logs(struct precopy *p)
 {
 	const char *who = "dirty log";
 	int64_t n;
-	int err = dirty_set_start(p->dirty, &who);
+	int err;
 
+	dirty_set_lazy(p->dirty);
+	err = dirty_set_start(p->dirty, &who);
 	if (err)
 		return precopy_fail(p, err, "%s cannot be started: %s", who,
 				    strerror(-err));
@@ -362,6 +365,7 @@ static int rounds(struct precopy *p)
 	precopy_phase(p, PRECOPY_ROUNDS);
 	for (unsigned int round = 1;; round++) {
 		uint64_t last = p->harvested_ns, pages;
+		double share = round == 1 ? dirty_set_share(p->dirty) : 1;
 
 		err = one_round(p, round);
 		if (err)
@@ -369,7 +373,7 @@ static int rounds(struct precopy *p)
 		pages = precopy_harvest(p, true);
 		note_harvest(p, round);
 		dirty_set_hasty(p->dirty, true);
-		judge(p, (double)(p->harvested_ns - last) * 1e-9, pages, &v);
+		judge(p, (double)(p->harvested_ns - last) * 1e-9 * share, pages, &v);
 		if (v.fits) {
 			if (!polish(p, pages, polished++))
 				return 0;

@@ -7,8 +7,8 @@
  * rounds only stream 0 is written by somebody else (sender_control(), and its thread's
  * KEEPALIVE), under that stream's lock.
  *
- * Words are armed in batches (dirty_set_clear() is a system call for KVM), then read one
- * by one. Arming comes before reading: a write in between is found by the next harvest.
+ * Words are armed in batches (dirty_set_clear() and dirty_set_arm() are system calls), then
+ * read one by one. Arming comes before reading: a write in between is found by the next harvest.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -41,7 +41,7 @@ struct stream {
 
 struct sender {
 	struct sender_conf conf;
-	bool arm; /* a source wants dirty_set_clear() */
+	bool clear; /* a source wants dirty_set_clear() */
 	struct stream stream[WIRE_MAX_STREAMS];
 
 	pthread_mutex_t lock;
@@ -166,8 +166,13 @@ static int arm(struct stream *st, uint64_t w, uint64_t end, const uint64_t *bitm
 {
 	struct sender *s = st->s;
 	uint64_t taken[BATCH_WORDS], any = 0;
-	int err;
+	int err = dirty_set_arm(s->conf.dirty, w * BITMAP_BITS, (end - w) * BITMAP_BITS,
+				bitmap + w);
 
+	if (err)
+		fail(st, err, "the dirty log cannot be armed");
+	if (err || !s->clear)
+		return err;
 	for (uint64_t i = w; i < end; i++) {
 		bool mine = stream_of(s, i, s->generation) == st->index;
 
@@ -203,8 +208,8 @@ static int send_word(struct stream *st, uint64_t w, uint64_t bits)
 static int send_batch(struct stream *st, uint64_t w, uint64_t end, uint64_t *bitmap,
 		      uint64_t generation)
 {
-	bool late = st->s->arm && FAULT(FAULT_READ_BEFORE_CLEAR);
-	int err = st->s->arm && !late ? arm(st, w, end, bitmap) : 0;
+	bool late = FAULT(FAULT_READ_BEFORE_CLEAR);
+	int err = late ? 0 : arm(st, w, end, bitmap);
 
 	for (uint64_t i = w; i < end && !err; i++) {
 		uint64_t bits;
@@ -214,8 +219,7 @@ static int send_batch(struct stream *st, uint64_t w, uint64_t end, uint64_t *bit
 		bits = bitmap[i];
 		err = send_word(st, i, bits);
 		if (late && !err)
-			err = dirty_set_clear(st->s->conf.dirty, i * BITMAP_BITS,
-					      BITMAP_BITS, &bits);
+			err = arm(st, i, i + 1, bitmap);
 		__atomic_store_n(&bitmap[i], 0, __ATOMIC_RELAXED);
 		atomic_fetch_sub_explicit(&st->left, (uint64_t)__builtin_popcountll(bits),
 					  memory_order_relaxed);
@@ -375,7 +379,7 @@ int sender_control(struct sender *s, enum wire_type type, uint64_t arg,
 
 /* ---- life -------------------------------------------------------------------------- */
 
-static bool wants_arming(const struct dirty_set *set)
+static bool wants_clear(const struct dirty_set *set)
 {
 	for (unsigned int i = 0; i < set->nsrc; i++)
 		if (set->src[i]->ops->clear)
@@ -392,7 +396,7 @@ int sender_create(const struct sender_conf *conf, struct sender **out)
 	if (!s)
 		return -ENOMEM;
 	s->conf = *conf;
-	s->arm = wants_arming(conf->dirty);
+	s->clear = wants_clear(conf->dirty);
 	s->bandwidth = conf->bandwidth;
 	s->last_ns = clock_ns();
 	pthread_mutex_init(&s->lock, NULL);

@@ -3,7 +3,7 @@
  * sender: pages out of RAM into the streams, one thread a stream.
  *
  * The engine hands over a bitmap; each thread walks the words that belong to its stream
- * (wire.h), and for each word: arms the log again (dirty_set_clear), copies the pages
+ * (wire.h), and for each word: arms the log (dirty_set_arm, dirty_set_clear), copies the pages
  * into a buffer of its own, hashes them there, leaves out those whose hash is what the
  * peer already has, and sends the others. The copy is what makes hash and payload agree
  * while vCPUs write on; it stays in the cache, and is read from the memfd (ram_read()),
