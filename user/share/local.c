@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /* local: packets between applications and their agent. Contract in local.h. */
+#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -80,6 +81,7 @@ int local_call(int sock, struct local_msg *m, const int *fds, int nfds, int *rfd
 	int got[LOCAL_FDS], n, err;
 	uint8_t op = m->op;
 
+	assert(!rfds == !nrfds);
 	m->magic = LOCAL_MAGIC;
 	err = local_send(sock, m, fds, nfds);
 	if (err)

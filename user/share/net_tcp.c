@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /* net_tcp: TCP and UNIX streams; addresses of all transports. Contract in net.h. */
+#include <assert.h>
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -200,6 +201,7 @@ int net_connect_step(struct net_conn *c, short *events)
 	socklen_t len = sizeof(int);
 	int err;
 
+	assert(c->ops);
 	if (c->connecting) {
 		*events = POLLOUT;
 		if (poll(&p, 1, 0) <= 0)
@@ -231,7 +233,7 @@ static int connect_one(const char *addr, const struct net_tls *tls, int timeout_
 		       struct net_conn *out)
 {
 	uint64_t end = clock_ns() + (uint64_t)timeout_ms * 1000000;
-	struct net_conn c;
+	struct net_conn c = { .fd = -1 };
 	short events;
 	int err = net_connect_start(addr, tls, &c);
 

@@ -72,11 +72,11 @@ bool agent_same_key(const struct gm_key *a, const struct gm_key *b)
  */
 void agent_import_tick(struct import *i, uint64_t now)
 {
-	if (peer_dead(i->peer))
-		agent_import_release(i);
-	else if (peer_clients(i->peer) || peer_resuming(i->peer) || !i->used_ns)
+	bool dead = peer_dead(i->peer);
+
+	if (!dead && (peer_clients(i->peer) || peer_resuming(i->peer) || !i->used_ns))
 		i->used_ns = now;
-	else if (now - i->used_ns > IDLE_NS)
+	else if (dead || now - i->used_ns > IDLE_NS)
 		agent_import_release(i);
 }
 
@@ -124,14 +124,14 @@ int agent_export(struct agent *a, struct local_msg *m, const int *fds, int nfds,
 		     : memfd_create(m->name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (memfd < 0)
 		return -errno;
-	err = -EINVAL;
-	if (!nfds && ftruncate(memfd, (off_t)m->size))
-		err = -errno;
-	else if (fstat(memfd, &st) || (uint64_t)st.st_size < m->size)
-		goto out;
 	/* Nobody can shrink the file under our alias. */
-	if (fcntl(memfd, F_ADD_SEALS, F_SEAL_SHRINK)) {
+	if ((!nfds && ftruncate(memfd, (off_t)m->size)) || fstat(memfd, &st) ||
+	    fcntl(memfd, F_ADD_SEALS, F_SEAL_SHRINK)) {
 		err = -errno;
+		goto out;
+	}
+	if ((uint64_t)st.st_size < m->size) {
+		err = -EINVAL;
 		goto out;
 	}
 	strcpy(r.name, m->name);

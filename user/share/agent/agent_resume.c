@@ -20,6 +20,7 @@
  *	importer, has all	another one, claim - 1	not known yet: -EAGAIN
  *	importer, has all	anything else		importer
  */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -158,8 +159,6 @@ static int resume_home(struct agent *a, int memfd, struct meta *meta,
 		return err;
 	}
 	err = home_resume(a->home, &r, memfd, meta, out);
-	if (err)
-		close(memfd);
 	log_info("region %s: taken over, epoch %u: %s", r.name, r.epoch,
 		 err ? strerror(-err) : "done");
 	return err;
@@ -251,6 +250,7 @@ int agent_resume(struct app *app, struct local_msg *m, const int *fds, int nfds)
 		err = agent_window_new(app, h, i, fds[0], m);
 	if (err)
 		return err;
+	assert(h || i);
 	agent_describe(a, m, h ? home_desc(h) : peer_desc(i->peer));
 	m->flags = h ? LOCAL_OWNER : 0;
 	return 0;

@@ -148,7 +148,7 @@ static int around(struct home *h, const struct dir_region *d, const struct gm_ke
 	return err;
 }
 
-/* The same; @memfd is taken on success, @meta also on failure. */
+/* The same; @memfd and @meta are taken, also on failure. */
 static int region_create(struct home *h, const struct dir_region *d,
 			 const struct gm_key *key, const struct gm_key *read_key,
 			 int memfd, struct meta *meta, struct home_region **out)
@@ -157,6 +157,7 @@ static int region_create(struct home *h, const struct dir_region *d,
 	int err = window_create(memfd, d->size, &win);
 
 	if (err) {
+		close(memfd);
 		meta_destroy(meta);
 		return err;
 	}
@@ -203,16 +204,16 @@ int home_add(struct home *h, const struct dir_region *d, const struct gm_key *ke
 	struct meta *m;
 	int err = new_meta(d, key, read_key, &m);
 
-	if (err)
+	if (err) {
+		close(memfd);
 		return err;
+	}
 	meta_seal(m);
 	err = region_create(h, d, key, read_key, memfd, m, &r);
 	if (err)
 		return err;
 	err = serve(r);
 	if (err) {
-		/* The caller keeps its memfd on failure. */
-		memfd = dup(memfd);
 		coh_destroy(r->coh);
 		window_destroy(r->win);
 		meta_destroy(r->meta);

@@ -60,25 +60,25 @@ void home_set_mover(struct home *h, const struct home_mover *m);
 
 /**
  * home_add() - serve a region
- * @r:		as the directory has it
- * @memfd:	its memory; owned on success
+ * @d:		as the directory has it
+ * @memfd:	its memory; taken, also on failure
  *
  * Return: 0, -EEXIST, -errno
  */
-int home_add(struct home *h, const struct dir_region *r, const struct gm_key *key,
+int home_add(struct home *h, const struct dir_region *d, const struct gm_key *key,
 	     const struct gm_key *read_key, int memfd, struct home_region **out);
 
 /**
  * home_resume() - take over a region that an agent here served that died
- * @r:		as the directory has it now, with its new epoch
- * @memfd:	its memory; owned on success
+ * @d:		as the directory has it now, with its new epoch
+ * @memfd:	its memory; taken, also on failure
  * @meta:	what that agent knew; taken, also on failure
  *
  * Windows are attached next; when all are here, home_settle() begins to serve it.
  *
  * Return: 0, -errno
  */
-int home_resume(struct home *h, const struct dir_region *r, int memfd, struct meta *meta,
+int home_resume(struct home *h, const struct dir_region *d, int memfd, struct meta *meta,
 		struct home_region **out);
 
 /** home_resuming() - is it not served yet? */
@@ -98,7 +98,7 @@ void home_renewed(struct home *h, uint64_t until_ns);
  * @win:	owned on success
  * @meta:	its part for an owner is filled in; counts from now on. Owned on success
  */
-int home_adopt(struct home *h, const struct dir_region *r, struct window *win,
+int home_adopt(struct home *h, const struct dir_region *d, struct window *win,
 	       struct meta *meta, struct home_region **out);
 
 /** home_moving() - is it on its way to another node? */

@@ -70,13 +70,13 @@ struct gm_hdr;
 /**
  * move_out_start() - begin; the rest is done by the loop
  * @app:	is told how it goes and the result, by LOCAL_MOVE; closing it cancels
- * @m:		the request
+ * @l:		the request
  *
  * Return: 0: a reply will come; -EACCES: wrong key; -ENOENT: no such region; -EREMOTE: it
  * is another node's; -EHOSTUNREACH: no such node, or it is not alive; -EINVAL: it is this
  * node; -EBUSY: it is moving; -errno
  */
-int move_out_start(struct app *app, const struct local_msg *m);
+int move_out_start(struct app *app, const struct local_msg *l);
 
 /** move_out_tick() - several times a lease */
 void move_out_tick(struct agent *a);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /* move_in: a region of another node comes here. Theory and contract in move.h; agent's
  * thread. */
+#include <assert.h>
 #include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -138,6 +139,7 @@ static void ask_directory(struct move_in *m)
 	struct dir_region now;
 	int err = agent_dir_hold(m->agent);
 
+	assert(m->ready && m->i);
 	if (!err)
 		err = dir_find(m->agent->dir, m->desc.name, 0, &now);
 	m->tried_ns = clock_boot_ns();
@@ -538,9 +540,8 @@ void move_in_tick(struct agent *a)
 
 void move_in_destroy_all(struct agent *a)
 {
-	while (a->moves_in) {
-		struct move_in *m = a->moves_in;
-
+	for (struct move_in *m = a->moves_in, *next; m; m = next) {
+		next = m->next;
 		if (!m->ready) {
 			discard(m, "this agent ends");
 			continue;

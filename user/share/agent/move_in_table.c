@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /* move_in_table: who holds what. Contract in move_in_int.h; agent's thread. */
+#include <assert.h>
 #include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -62,6 +63,7 @@ int move_in_table(struct move_in *m, const struct gm_hdr *h, const uint8_t *payl
 		m->runs = runs;
 		m->room = room;
 	}
+	assert(m->runs || !n);
 	for (size_t i = 0; i < n; i++) {
 		const struct gm_move_run *last = m->nruns ? &m->runs[m->nruns - 1] : NULL;
 		struct gm_move_run r;

@@ -524,9 +524,8 @@ void move_out_answered(struct home_region *r)
 
 void move_out_destroy_all(struct agent *a)
 {
-	while (a->moves_out) {
-		struct move_out *m = a->moves_out;
-
+	for (struct move_out *m = a->moves_out, *next; m; m = next) {
+		next = m->next;
 		if (m->state == OUT_HANDOVER) {
 			move_out_leave(m);
 		} else if (m->state >= OUT_READY) {

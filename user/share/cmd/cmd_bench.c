@@ -23,14 +23,18 @@ static int by_value(const void *a, const void *b)
 
 static void say(const struct cmd_opts *o, const char *what, uint64_t *ns, unsigned int n)
 {
+	uint64_t p50, p99;
+
 	qsort(ns, n, sizeof(*ns), by_value);
+	p50 = ns[n / 2];
+	p99 = ns[n * 99ull / 100];
 	if (o->json)
 		cmd_json(json_pack("{s:s,s:f,s:f,s:i}", "op", what, "p50_us",
-				   (double)ns[n / 2] / 1e3, "p99_us",
-				   (double)ns[n * 99ull / 100] / 1e3, "n", (int)n));
+				   (double)p50 / 1e3, "p99_us", (double)p99 / 1e3, "n",
+				   (int)n));
 	else
 		printf("%-12s p50 %9.2f us   p99 %9.2f us   n %u\n", what,
-		       (double)ns[n / 2] / 1e3, (double)ns[n * 99ull / 100] / 1e3, n);
+		       (double)p50 / 1e3, (double)p99 / 1e3, n);
 }
 
 static int time_op(const struct cmd_opts *o, struct ghostmem_region *r, const char *what,

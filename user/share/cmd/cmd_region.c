@@ -212,7 +212,7 @@ static int run_get(const struct cmd_opts *o, int argc, char **argv)
 	struct ghostmem *g;
 	uint8_t *buf;
 	uint64_t off, len;
-	FILE *f = stdout;
+	FILE *own = NULL, *f = stdout;
 	int rc, err = 0;
 
 	if (cmd_number(argv[1], &off))
@@ -223,12 +223,22 @@ static int run_get(const struct cmd_opts *o, int argc, char **argv)
 	if (rc)
 		return rc;
 	buf = malloc(PIECE);
-	if (o->file)
-		f = fopen(o->file, "w");
-	if (!f || !buf)
-		err = -errno;
-	if (!err && !gm_in_range(off, len, 0, ghostmem_size(r)))
-		err = -ERANGE; /* before any byte is written */
+	if (!buf) {
+		err = -ENOMEM;
+		goto out;
+	}
+	/* Before any byte is written. */
+	if (!gm_in_range(off, len, 0, ghostmem_size(r))) {
+		err = -ERANGE;
+		goto out;
+	}
+	if (o->file) {
+		f = own = fopen(o->file, "w");
+		if (!f) {
+			err = -errno;
+			goto out;
+		}
+	}
 	while (!err && len) {
 		size_t n = len < PIECE ? len : PIECE;
 
@@ -238,8 +248,9 @@ static int run_get(const struct cmd_opts *o, int argc, char **argv)
 		off += n;
 		len -= n;
 	}
-	if (o->file && f && fclose(f) && !err)
+	if (own && fclose(own) && !err)
 		err = -errno;
+out:
 	if (err)
 		rc = cmd_error(o, err, "get from %s at %s", argv[0], argv[1]);
 	free(buf);
@@ -247,15 +258,41 @@ static int run_get(const struct cmd_opts *o, int argc, char **argv)
 	return rc;
 }
 
+/* All of @name, "-" or NULL: of standard input. *@done: bytes */
+static int put_file(struct ghostmem_region *r, uint64_t off, const char *name,
+		    uint64_t *done)
+{
+	FILE *own = NULL, *f = stdin;
+	uint8_t *buf;
+	size_t n;
+	int err = 0;
+
+	if (name && strcmp(name, "-")) {
+		f = own = fopen(name, "r");
+		if (!f)
+			return -errno;
+	}
+	buf = malloc(PIECE);
+	if (!buf)
+		err = -ENOMEM;
+	while (!err && (n = fread(buf, 1, PIECE, f)) > 0) {
+		err = ghostmem_put(r, off + *done, buf, n);
+		*done += n;
+	}
+	if (!err && ferror(f))
+		err = -EIO;
+	free(buf);
+	if (own)
+		fclose(own);
+	return err;
+}
+
 static int run_put(const struct cmd_opts *o, int argc, char **argv)
 {
 	struct ghostmem_region *r;
 	struct ghostmem *g;
 	uint64_t off, done = 0;
-	FILE *f = stdin;
-	uint8_t *buf;
-	int rc, err = 0;
-	size_t n;
+	int rc, err;
 
 	if (cmd_number(argv[1], &off))
 		return bad_offset(argv[1]);
@@ -266,34 +303,17 @@ static int run_put(const struct cmd_opts *o, int argc, char **argv)
 	rc = cmd_open(o, argv[0], GHOSTMEM_NO_MAP, &g, &r);
 	if (rc)
 		return rc;
-	buf = malloc(PIECE);
-	if (!buf)
-		err = -ENOMEM;
-	if (!err && o->text) {
+	if (o->text) {
 		done = strlen(argv[2]);
 		err = ghostmem_put(r, off, argv[2], done);
-	} else if (!err) {
-		const char *file = argc > 2 ? argv[2] : o->file;
-
-		if (file && strcmp(file, "-"))
-			f = fopen(file, "r");
-		if (!f)
-			err = -errno;
-		while (!err && (n = fread(buf, 1, PIECE, f)) > 0) {
-			err = ghostmem_put(r, off + done, buf, n);
-			done += n;
-		}
-		if (!err && ferror(f))
-			err = -EIO;
-		if (f && f != stdin)
-			fclose(f);
+	} else {
+		err = put_file(r, off, argc > 2 ? argv[2] : o->file, &done);
 	}
 	if (err)
 		rc = cmd_error(o, err, "put to %s at %s", argv[0], argv[1]);
 	else if (o->json)
 		cmd_json(json_pack("{s:s,s:I,s:I}", "put", argv[0], "offset",
 				   (json_int_t)off, "size", (json_int_t)done));
-	free(buf);
 	ghostmem_close(g);
 	return rc;
 }

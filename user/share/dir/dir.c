@@ -11,7 +11,7 @@ static const struct dir_ops *const all[] = { &dir_file_ops, &dir_etcd_ops };
 
 int dir_open(const char *url, uint32_t lease_ms, int timeout_ms, struct dir **out)
 {
-	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
 		size_t n = strlen(all[i]->scheme);
 		struct dir *d;
 		int err;

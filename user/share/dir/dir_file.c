@@ -263,7 +263,7 @@ static int file_add(struct dir *d, struct dir_region *r)
 {
 	json_t *root, *old, *all;
 	struct dir_region was;
-	uint64_t next;
+	uint64_t next, after;
 	bool lives;
 	int err = begin(d, &root);
 
@@ -292,10 +292,9 @@ static int file_add(struct dir *d, struct dir_region *r)
 	if (r->bus < GM_BUS_MIN || r->size > GM_BUS_MAX - GM_BUS_MIN - GM_PAGE_SIZE ||
 	    r->bus > GM_BUS_MAX - GM_PAGE_SIZE - r->size)
 		return end(d, root, false, -ENOSPC);
-	if (next < r->bus + r->size + GM_PAGE_SIZE)
-		json_object_set_new(
-			root, "next",
-			json_integer((json_int_t)(r->bus + r->size + GM_PAGE_SIZE)));
+	after = r->bus + r->size + GM_PAGE_SIZE;
+	if (next < after)
+		json_object_set_new(root, "next", json_integer((json_int_t)after));
 	json_object_set_new(json_object_get(root, "regions"), r->name, dir_json_pack(r));
 	/* First its lease: a region without one is anybody's. */
 	err = beat(d, r->node);

@@ -76,8 +76,10 @@ void ghostmem_close(struct ghostmem *g)
 {
 	if (!g)
 		return;
-	while (g->regions)
-		ghostmem_release(g->regions);
+	for (struct ghostmem_region *r = g->regions, *next; r; r = next) {
+		next = r->next;
+		ghostmem_release(r);
+	}
 	if (g->generation == lib_generation) {
 		pthread_mutex_lock(&g->lock);
 		g->closing = true;

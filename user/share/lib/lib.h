@@ -132,13 +132,13 @@ void *lib_keeper(void *arg);
 /* ---- connections: lib_conn.c. Each belongs to one thread. ------------------------- */
 
 struct lib_req {
-	uint8_t op;
 	uint64_t bus;
-	uint32_t size;
 	void *buf; /* GET: to; PUT: from, until it is sent */
 	uint64_t arg, arg2;
 	uint64_t *old;		  /* atomics; NULL: not wanted */
 	struct ghostmem_async *a; /* token counts requests that are under way */
+	uint32_t size;
+	uint8_t op;
 };
 
 /** lib_conn_get() - this thread's connection to the owner, made if need be within

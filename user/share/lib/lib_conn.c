@@ -440,7 +440,8 @@ int lib_conn_get(struct ghostmem_region *r, int timeout_ms, struct lib_conn **ou
 		c->err = -ENOTCONN;
 		pthread_mutex_lock(&all_lock);
 		if (all_n == all_room) {
-			grown = realloc(all, (2 * all_room + 8) * sizeof(*all));
+			grown = realloc(all,
+					(2 * all_room + 8) * sizeof(struct lib_conn *));
 			if (!grown) {
 				pthread_mutex_unlock(&all_lock);
 				free(c);

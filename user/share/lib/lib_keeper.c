@@ -3,6 +3,7 @@
  * lib_keeper: the thread that reads what the agent sends, and keeps windows honest when
  * the agent is away. Theory in lib.h.
  */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -76,6 +77,7 @@ int lib_call(struct ghostmem *g, struct local_msg *m, const int *fds, int nfds, 
 	bool once = m->op == LOCAL_DETACH;
 	int err;
 
+	assert(!rfds == !nrfds);
 	if (nrfds)
 		*nrfds = 0;
 	if (g->generation != lib_generation)
