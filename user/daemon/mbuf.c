@@ -9,21 +9,23 @@
 int mbuf_pool_init(struct mbuf_pool *p, void *base, uint32_t nchunks, uint32_t chunk_size)
 {
 	struct mbuf *mbufs;
-	uint32_t *stack;
+	uint32_t *stack, *where;
 
 	if (!nchunks || !chunk_size || (chunk_size & (chunk_size - 1)))
 		return -EINVAL;
 	mbufs = aligned_alloc(64, (size_t)nchunks * sizeof(*mbufs));
 	stack = calloc(nchunks, sizeof(*stack));
-	if (!mbufs || !stack) {
+	where = calloc(nchunks, sizeof(*where));
+	if (!mbufs || !stack || !where) {
 		free(mbufs);
 		free(stack);
+		free(where);
 		return -ENOMEM;
 	}
 	memset(mbufs, 0, (size_t)nchunks * sizeof(*mbufs));
 	/* Lowest chunk on top: a small working set stays at the umem's start. */
 	for (uint32_t i = 0; i < nchunks; i++)
-		stack[i] = nchunks - 1 - i;
+		stack[i] = where[i] = nchunks - 1 - i;
 	*p = (struct mbuf_pool){
 		.mbufs = mbufs,
 		.base = base,
@@ -31,6 +33,7 @@ int mbuf_pool_init(struct mbuf_pool *p, void *base, uint32_t nchunks, uint32_t c
 		.nchunks = nchunks,
 		.nfree = nchunks,
 		.free = stack,
+		.where = where,
 	};
 	return 0;
 }
@@ -39,6 +42,7 @@ void mbuf_pool_fini(struct mbuf_pool *p)
 {
 	free(p->mbufs);
 	free(p->free);
+	free(p->where);
 	*p = (struct mbuf_pool){ 0 };
 }
 

@@ -55,14 +55,15 @@ _Static_assert(sizeof(struct mbuf) == 64, "one cache line per mbuf");
 #define MBUF_PROMISE(nchunks) ((nchunks) / 8 * 3)
 
 /* All chunks of one umem. Free chunks are a stack, so that the most recently
- * used one, still in the cache, is handed out first. */
+ * used one, still in the cache, is handed out first; or one is taken out by name. */
 struct mbuf_pool {
 	struct mbuf *mbufs;   /* [nchunks], 64-byte aligned */
 	uint8_t *base;	      /* the umem in this process */
 	uint32_t chunk_shift; /* log2 of the chunk size in bytes */
 	uint32_t nchunks;
-	uint32_t nfree;	   /* entries of free[] */
-	uint32_t *free;	   /* [nchunks] chunk indexes */
+	uint32_t nfree;	 /* entries of free[] */
+	uint32_t *free;	 /* [nchunks] chunk indexes */
+	uint32_t *where; /* [nchunks] a free chunk's place in free[]; MBUF_NONE: in use */
 	uint32_t promised; /* chunks that ports may keep, together at most
 			    * MBUF_PROMISE; control thread's */
 };
@@ -112,13 +113,36 @@ static inline uint32_t mbuf_hdr_len(const struct mbuf *m)
 /** mbuf_alloc() - take one free chunk. Return: its mbuf (fields stale) or NULL */
 static inline struct mbuf *mbuf_alloc(struct mbuf_pool *p)
 {
-	return p->nfree ? &p->mbufs[p->free[--p->nfree]] : NULL;
+	uint32_t i;
+
+	if (!p->nfree)
+		return NULL;
+	i = p->free[--p->nfree];
+	p->where[i] = MBUF_NONE;
+	return &p->mbufs[i];
+}
+
+/** mbuf_take() - take chunk @i. Return: false: it is in use, or there is no such chunk */
+static inline bool mbuf_take(struct mbuf_pool *p, uint32_t i)
+{
+	uint32_t last;
+
+	if (i >= p->nchunks || p->where[i] == MBUF_NONE)
+		return false;
+	last = p->free[--p->nfree];
+	p->free[p->where[i]] = last;
+	p->where[last] = p->where[i];
+	p->where[i] = MBUF_NONE;
+	return true;
 }
 
 /** mbuf_free() - give one chunk back; not its followers */
 static inline void mbuf_free(struct mbuf_pool *p, const struct mbuf *m)
 {
-	p->free[p->nfree++] = mbuf_index(p, m);
+	uint32_t i = mbuf_index(p, m);
+
+	p->where[i] = p->nfree;
+	p->free[p->nfree++] = i;
 }
 
 /** mbuf_free_chain() - give back @head and all that follows it */

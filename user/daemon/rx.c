@@ -310,7 +310,7 @@ static uint32_t take_all(struct worker *w, uint32_t idx, uint32_t n, struct mbuf
 		if (m)
 			frame[k++] = m;
 	}
-	xsk_ring_cons__release(&w->xsk.rx, n);
+	xsk_rx_release(&w->xsk, n);
 	return k;
 }
 

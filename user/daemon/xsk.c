@@ -149,6 +149,54 @@ void xsk_rx_deep(struct xsk *x)
 	x->peak = x->rounds = 0;
 }
 
+/*
+ * Buffers that the kernel has for frames to come. In copy mode these are all that were
+ * given and did not come back, full ones that wait in the RX ring too: so a burst is
+ * replaced by as many, and the line of the kernel's position in the fill ring, which
+ * its CPU writes after each burst, need not be read. A driver without copy moves chunks on
+ * to a ring of its own; what counts there is what it has not moved yet.
+ */
+static uint32_t rx_level(struct xsk *x)
+{
+	return x->zerocopy ? XSK_RX_SIZE - xsk_prod_nb_free(&x->fill, XSK_RX_SIZE)
+			   : x->rx_out;
+}
+
+#define AWAY UINT64_MAX /* in a slot, before the kernel may look: its home is in use */
+
+/* @n free chunks into the fill ring; there are as many, and there is room. */
+static void fill(struct xsk *x, uint32_t n)
+{
+	struct mbuf_pool *p = x->pool;
+	uint32_t idx, away = 0;
+
+	if (xsk_ring_prod__reserve(&x->fill, n, &idx) != n)
+		return;
+	for (uint32_t i = idx; i != idx + n; i++) {
+		__u64 *slot = xsk_ring_prod__fill_addr(&x->fill, i), addr;
+		uint32_t home = i & (x->depth - 1);
+
+		addr = (__u64)home << p->chunk_shift;
+		if (!mbuf_take(p, home)) {
+			addr = AWAY;
+			away++;
+		}
+		if (*slot != addr)
+			*slot = addr;
+	}
+	/* Only now, so that none of these is the home of a place behind it. */
+	for (uint32_t i = idx; away; i++) {
+		__u64 *slot = xsk_ring_prod__fill_addr(&x->fill, i);
+
+		if (*slot != AWAY)
+			continue;
+		*slot = (__u64)mbuf_index(p, mbuf_alloc(p)) << p->chunk_shift;
+		away--;
+	}
+	xsk_ring_prod__submit(&x->fill, n);
+	x->rx_out += n;
+}
+
 void xsk_refill(struct xsk *x)
 {
 	struct mbuf_pool *p = x->pool;
@@ -156,20 +204,21 @@ void xsk_refill(struct xsk *x)
 	 * the ring would end in it whole, and nothing could be sent any more. */
 	uint32_t keep = x->tx_limit - x->tx_out;
 	uint32_t avail = p->nfree > keep ? p->nfree - keep : 0;
-	uint32_t level = XSK_RX_SIZE - xsk_prod_nb_free(&x->fill, XSK_RX_SIZE);
-	uint32_t n = level < x->depth ? x->depth - level : 0, idx;
+	uint32_t level = rx_level(x);
+	uint32_t n = level < x->depth ? x->depth - level : 0, room;
 
 	if (n > avail) {
 		if (!avail)
 			stat_add(&x->stats.fill_low, 1);
 		n = avail;
 	}
-	if (n && xsk_ring_prod__reserve(&x->fill, n, &idx) == n) {
-		for (uint32_t i = 0; i < n; i++)
-			*xsk_ring_prod__fill_addr(&x->fill, idx + i) =
-				(uint64_t)p->free[--p->nfree] << p->chunk_shift;
-		xsk_ring_prod__submit(&x->fill, n);
-	}
+	/* The kernel shows a frame before it shows that it took the chunk: for that
+	 * moment a ring of full depth has less room than came back. */
+	room = n ? xsk_prod_nb_free(&x->fill, n) : 0;
+	if (n > room)
+		n = room;
+	if (n)
+		fill(x, n);
 	if (xsk_ring_prod__needs_wakeup(&x->fill)) {
 		recvfrom(x->fd, NULL, 0, MSG_DONTWAIT, NULL, NULL);
 		stat_add(&x->stats.wakeups, 1);

@@ -28,8 +28,8 @@
 /* Ring entries, powers of two. A TCP sender's whole default window, 6 MiB, fits behind a
  * worker that is away for a moment. */
 #define XSK_RX_SIZE 4096
-/* Buffers that wait in the fill ring, at the least, of a worker that leaves the packets
- * alone; its ports may want more (port.h, rx_depth) */
+/* Buffers that circulate, at the least, of a worker that leaves the packets alone; its
+ * ports may want more (port.h, rx_depth). A power of two, as those are. */
 #define XSK_RX_DEPTH 512
 #define XSK_TX_SIZE  2048
 
@@ -59,9 +59,10 @@ struct xsk {
 	bool need_kick;	   /* tx descriptors await a wakeup */
 	bool stalled;	   /* the last wakeup failed: the link is down */
 	uint32_t least;	   /* depth never goes below: what the worker's ports want */
-	uint32_t depth;	   /* buffers to keep in the fill ring, see xsk_rx_pending() */
+	uint32_t depth;	   /* buffers that circulate, a power of two: xsk_rx_pending() */
 	uint32_t peak;	   /* most that waited since depth was set */
 	uint32_t rounds;   /* bursts since then */
+	uint32_t rx_out;   /* chunks given for reception and not seen again */
 	uint32_t tx_out;   /* chunks the kernel still holds for sending */
 	uint32_t tx_limit; /* most chunks transmission may hold */
 	struct xsk_stats stats;
@@ -102,7 +103,26 @@ uint32_t xsk_rx_pending(struct xsk *x);
  */
 void xsk_rx_deep(struct xsk *x);
 
-/** xsk_refill() - give free chunks to the kernel until the fill ring has its depth */
+/** xsk_rx_release() - done with the @n oldest entries of the RX ring; their chunks are the
+ * caller's */
+static inline void xsk_rx_release(struct xsk *x, uint32_t n)
+{
+	xsk_ring_cons__release(&x->rx, n);
+	x->rx_out -= n;
+}
+
+/**
+ * xsk_refill() - give free chunks to the kernel until it has as many as are to circulate
+ *
+ * Each place of the fill ring has a chunk of its own, its home: place p has chunk p mod
+ * depth. When the chunks of a turn have come back, the next turn finds in every slot
+ * what is to stand there already. A slot that is not written stays in the cache of the
+ * kernel's CPU, and its copies go through memory in order.
+ *
+ * A chunk that is not back yet, as a slow port keeps it, never holds up the ring: another
+ * one takes its place for this turn, whichever was freed last. The home has its
+ * place again in the first turn that finds it free.
+ */
 void xsk_refill(struct xsk *x);
 
 /**
