@@ -35,7 +35,10 @@
 #define GAP_MAX_NS  120000 /* longer gaps count as this: a lone one changes little */
 /* Silence until which the fill ring stays as it is: what was put into it more than the
  * load needs would come round, cold, when the load goes on. A sleep ends then, once. */
-#define LULL_NS	     2000000
+#define LULL_NS 2000000
+/* Bursts without a sleep, after which nothing waits on the socket: a wait queue that is
+ * not empty costs the driver's CPU a locked walk to this thread's epoll each burst. */
+#define AWAKE_BURSTS 64
 #define STALL_NS     10000000 /* try a link that is down again */
 #define MAX_EVENTS   64
 #define ETH_OVERHEAD 22 /* bytes: Ethernet header and two VLAN tags */
@@ -59,6 +62,22 @@ static int watch(struct worker *w, int fd, uint64_t what)
 static void unwatch(struct worker *w, int fd)
 {
 	epoll_ctl(w->epfd, EPOLL_CTL_DEL, fd, NULL);
+}
+
+/* A burst came without a sleep before it. */
+static void stay_awake(struct worker *w)
+{
+	if (w->awake < AWAKE_BURSTS && ++w->awake == AWAKE_BURSTS && !w->gone)
+		unwatch(w, w->xsk.fd);
+}
+
+/* Before a sleep, which frames have to end, and in a lull. Return: false: they cannot */
+static bool watch_socket(struct worker *w)
+{
+	if (w->awake == AWAKE_BURSTS && !w->gone && watch(w, w->xsk.fd, EV_XSK))
+		return false;
+	w->awake = 0;
+	return true;
 }
 
 /* Shall the thread see that @in has something to send? */
@@ -216,6 +235,7 @@ static void socket_event(struct worker *w, uint32_t events)
 		"back",
 		w->conf.ifname, w->conf.queue, strerror(err ? err : ENETDOWN));
 	unwatch(w, w->xsk.fd);
+	w->gone = true;
 }
 
 /* Wait at most @wait_ns (0: look only) and serve what is ready. Return: events but for
@@ -312,6 +332,7 @@ static void *worker_main(void *arg)
 			gap = mean_gap(gap, now - last_rx);
 			last_rx = now;
 			wait = 0;
+			stay_awake(w);
 		} else {
 			if (agg_deadline(&w->agg) <= now)
 				rx_flush(w, now);
@@ -324,6 +345,8 @@ static void *worker_main(void *arg)
 					wait = LULL_NS;
 				xsk_refill(&w->xsk);
 			}
+			if ((wait || now - last_rx >= LULL_NS) && !watch_socket(w))
+				wait = IO_MIN_NS;
 		}
 		if (!wait && now < next_io)
 			continue;

@@ -74,6 +74,9 @@ struct worker {
 	uint32_t npaused;
 	uint64_t pause_due; /* the first one's end; UINT64_MAX: none */
 	int epfd;	    /* everything the thread sleeps on */
+	uint32_t awake;	    /* bursts since it slept; at AWAKE_BURSTS, where it stops, the
+			     * socket is not in epfd */
+	bool gone;	    /* nor is it, for ever: the socket is dead */
 	int wakefd;	    /* eventfd of worker_call() */
 	pthread_t thread;
 	bool started;			    /* control thread */
