@@ -30,6 +30,7 @@
  * pages of each before they are read, and those alone, since what came into a hole beside
  * them is not read. The first harvest finds that, and all that was not armed.
  */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -351,13 +352,14 @@ static int pagemap_start(struct dirty_source *src)
 	return 0;
 }
 
-/* At most BATCH grains, a word of @round each; under the lock. */
+/* 1 to BATCH grains, a word of @round each; under the lock. */
 static int arm_grains(struct pagemap_source *p, unsigned int block, uint64_t first,
 		      uint64_t n, const uint64_t *round)
 {
 	uint64_t *known = p->known[block], todo[BATCH], at, end;
 	const uint64_t pages = n * GRAIN_PAGES;
 
+	assert(n && n <= BATCH);
 	for (uint64_t i = 0; i < n; i++)
 		todo[i] = bitmap_test(known, first + i)
 				  ? 0
