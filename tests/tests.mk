@@ -80,8 +80,9 @@ compile_commands.json: deps-lint ## for editors and clang-tidy
 
 lint: lint-sh lint-cppcheck lint-gcc lint-tidy ## all static analysis
 lint-tidy: compile_commands.json ## clang-tidy
-	$(call say,TIDY,$(words $(LINT_SRC)) files)clang-tidy -p . --quiet --warnings-as-errors='*' \
-		$(LINT_SRC) >$(B)/tidy.log 2>&1 || { grep -v 'warnings generated' $(B)/tidy.log; exit 1; }
+	$(call say,TIDY,$(words $(LINT_SRC)) files)printf '%s\n' $(LINT_SRC) | xargs -P 2 -n 4 \
+		clang-tidy -p . --quiet --warnings-as-errors='*' >$(B)/tidy.log 2>&1 || \
+		{ grep -v 'warnings generated' $(B)/tidy.log; exit 1; }
 lint-cppcheck: deps-lint ## cppcheck
 	$(call say,CPPCHK,$(words $(LINT_SRC)) files)cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability \
 		--inline-suppr --suppressions-list=.cppcheck -D__x86_64__ -Ibpf -j 2 \
