@@ -18,6 +18,7 @@ def right(n): (" " * n) + . | .[-n:];
    ["get4k_us_p50", "ghostmem", "get4k_us_p50", "raw"],
    ["fetch_add_us_p50", "ghostmem", "echo8_us_p50", "raw"],
    ["scan_gbps", "ghostmem", "bulk_gbps", "raw"],
+   ["store_gbps", "ghostmem", "bulk_gbps", "raw"],
    ["get1m_gbps", "ghostmem", "bulk_gbps", "raw"],
    ["get8_us_p50", "ghostmem", "get8_us_p50", "ucx"],
    ["get1m_gbps", "ghostmem", "get1m_gbps", "ucx"]] as $ratios

@@ -40,6 +40,18 @@ expect "n2 sees that" $((131072 * 6)) 2 sum 16777216 1048576
 expect "n2 writes to them" ok 2 fill 16777216 1048576 7
 expect "owner sees it" $((131072 * 7)) 1 sum 16777216 1048576
 
+# Stores in order ask for 1, 2, 4 ... 64, 64 pages. While the last ones of these are stored to, the
+# next ones come.
+held() { [ "$(gn_exec n2 "$GN_BIN/ghostmem" stat -j -a "$GN_TMP/n2.sock" |
+	jq '.imports[] | select(.name == "next").write')" = "$1" ]; }
+expect "owner exports a region to go through" "ok *" 1 export next 8388608 secret
+expect "n2 imports it" "ok *" 2 import next secret
+expect "n2 stores to 191 pages" ok 2 fill 0 782336 3
+gn_check "the next 64 are there before their time" gn_wait 10 held 255
+expect "n2 goes on" ok 2 fill 782336 4096 3
+gn_check "and so are those behind them" gn_wait 10 held 319
+expect "owner sees what was stored" $((98304 * 3)) 1 sum 0 1048576
+
 # Stores in order: the right to write many pages comes at once. Others that store to the same
 # pages meanwhile take them back, and all see the same in the end.
 share_app 2 2b

@@ -80,6 +80,9 @@ struct peer {
 	struct {
 		uint64_t next; /* page at which stores would go on in order */
 		uint32_t run;  /* asked for with the last one */
+		/* 1 + first page of a run asked for ahead: left unmapped, so that the
+		 * application says when it has come there. 0: none */
+		uint64_t marker;
 	} stores;
 	bool opening;	   /* PEER_OPENED is still to come */
 	struct dial *dial; /* a connection that is being made; NULL: none is */

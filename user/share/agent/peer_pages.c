@@ -101,6 +101,8 @@ static bool have(struct peer *p, uint64_t page, uint32_t clients, bool write)
 {
 	struct pending *q = *find_pending(p, page);
 
+	if (page + 1 == p->stores.marker)
+		p->stores.marker = 0;
 	if (p->dead || (write && p->read_only)) {
 		peer_poison(p, page, clients);
 		return true;
@@ -125,11 +127,38 @@ static bool have(struct peer *p, uint64_t page, uint32_t clients, bool write)
 	return q;
 }
 
+/* How many pages from @page on nobody has asked for, @most of them */
+static uint32_t unasked(struct peer *p, uint64_t page, uint32_t most)
+{
+	uint64_t left = window_pages(p->win) - page;
+	uint32_t n = 0;
+
+	while (n < most && n < left && p->held[page + n] == ABSENT &&
+	       !peer_asked(p, page + n) && !bulk_has(p, page + n))
+		n++;
+	return n;
+}
+
+/* The run behind the last one, while the application is busy with that. */
+static void next_run(struct peer *p, uint32_t clients)
+{
+	uint64_t page = p->stores.next;
+	uint32_t n = unasked(p, page, GM_BATCH_PAGES);
+	int slot = 0;
+
+	while (slot < PEER_RUNS && p->runs[slot])
+		slot++;
+	if (n < 2 || slot == PEER_RUNS)
+		return;
+	p->stores.next = page + n;
+	p->stores.marker = page + 1;
+	peer_ask(p, page, n, clients, true);
+}
+
 /* Stores that follow one another ask for more and more pages; the owner gives what
  * nobody else has. */
 static void write_ahead(struct peer *p, uint64_t page, uint32_t clients)
 {
-	uint64_t left = window_pages(p->win) - page;
 	uint32_t run = 1, n = 1;
 
 	if (page == p->stores.next && p->stores.run)
@@ -137,12 +166,12 @@ static void write_ahead(struct peer *p, uint64_t page, uint32_t clients)
 	if (run > GM_BATCH_PAGES)
 		run = GM_BATCH_PAGES;
 	if (p->held[page] == ABSENT)
-		while (n < run && n < left && p->held[page + n] == ABSENT &&
-		       !peer_asked(p, page + n) && !bulk_has(p, page + n))
-			n++;
+		n = 1 + unasked(p, page + 1, run - 1);
 	p->stores.next = page + n;
 	p->stores.run = run;
 	peer_ask(p, page, n, clients, true);
+	if (n == GM_BATCH_PAGES)
+		next_run(p, clients);
 }
 
 void peer_need(struct peer *p, uint64_t page, uint32_t clients)
@@ -154,12 +183,16 @@ void peer_need(struct peer *p, uint64_t page, uint32_t clients)
 void peer_fault(struct peer *p, int client, uint64_t page, bool write)
 {
 	uint32_t clients = 1u << client;
+	bool marker = write && page + 1 == p->stores.marker;
 
 	counters.faults++;
 	if (!write)
 		ahead_touch(p, page, clients);
-	if (have(p, page, clients, write))
+	if (have(p, page, clients, write)) {
+		if (marker)
+			next_run(p, clients);
 		return;
+	}
 	if (write)
 		write_ahead(p, page, clients);
 	else if (!bulk_wait(p, page, clients))
@@ -233,6 +266,7 @@ void peer_grant(struct peer *p, const struct gm_hdr *h, const uint8_t *bytes)
 	uint64_t page = (h->bus - p->desc.bus) >> GM_PAGE_SHIFT;
 	uint32_t n = h->size >> GM_PAGE_SHIFT, from = 0;
 	bool write = h->flags & GM_F_EXCL;
+	bool marker = page + 1 == p->stores.marker;
 	struct pending **at, *q, left;
 
 	if (!gm_in_range(h->bus, h->size, p->desc.bus, p->desc.size)) {
@@ -247,7 +281,11 @@ void peer_grant(struct peer *p, const struct gm_hdr *h, const uint8_t *bytes)
 	}
 	left = *q;
 	if (h->status) {
-		peer_poison(p, page, q->clients);
+		/* Nobody has asked for that page. */
+		if (marker)
+			p->stores.marker = 0;
+		else
+			peer_poison(p, page, q->clients);
 		pending_free(p, at);
 		peer_waiters(p, &left, ask_again);
 		return;
@@ -271,8 +309,9 @@ void peer_grant(struct peer *p, const struct gm_hdr *h, const uint8_t *bytes)
 		if (p->held[page + i] == ABSENT || write)
 			p->held[page + i] = write ? WRITE : READ;
 	p->grants += write;
+	from = write && marker;
 	/* One call for a run of pages of one kind. */
-	for (uint32_t i = 1; i <= n; i++) {
+	for (uint32_t i = from + 1; i <= n; i++) {
 		if (i < n && p->held[page + i] == p->held[page + from])
 			continue;
 		window_map(p->win, page + from, i - from, q->clients,
