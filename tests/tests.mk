@@ -57,6 +57,7 @@ $(FUZZ_BIN): $(B)/%: $(B)/%.o $(HELPERS_A) $(DAEMON_A) $(MIGRATE_A) $(SHARE_A) $
 	$(call say,LD,$@)$(CC) $(subst fuzzer-no-link,fuzzer,$(GN_LDFLAGS)) $(CFLAGS) \
 		$(LDFLAGS) -o $@ $^ $(GN_LIBS) $(MIGRATE_LIBS)
 fuzz-bins: $(FUZZ_BIN)
+fuzz-objects: $(FUZZ_BIN:=.o)
 fuzz-build:
 	$(Q)$(MAKE) --no-print-directory $(ASAN_TREE) fuzz-bins
 
@@ -76,7 +77,7 @@ SH_FILES  := $(wildcard tests/*.sh tests/*/*.sh tests/*/*/*.sh) .ci/run
 
 compile_commands.json: deps-lint ## for editors and clang-tidy
 	$(call say,BEAR,$@)rm -rf $@ $(B)/lint && \
-		bear -- $(MAKE) -s B=$(B)/lint CC=$(CLANG) all all-tests fuzz-bins
+		bear -- $(MAKE) -s B=$(B)/lint CC=$(CLANG) all all-tests fuzz-objects
 
 lint: lint-sh lint-cppcheck lint-gcc lint-tidy ## all static analysis
 lint-tidy: compile_commands.json ## clang-tidy
@@ -146,6 +147,6 @@ uninstall: ## remove what install put there
 	$(Q)for d in $(DESTDIR)$(INCLUDEDIR)/ghostnic $(DESTDIR)$(DOCDIR); do \
 		[ ! -d $$d ] || find $$d -depth -type d -empty -delete; done
 
-.PHONY: deps deps-lint deps-bench demo test netns-tests all-tests asan asan-tree tsan tsan-tree tsan-tests fuzz-bins \
+.PHONY: deps deps-lint deps-bench demo test netns-tests all-tests asan asan-tree tsan tsan-tree tsan-tests fuzz-bins fuzz-objects \
 	fuzz-build fuzz fuzz-regress lint lint-tidy lint-cppcheck lint-gcc \
 	lint-sh format format-check install uninstall compile_commands.json
