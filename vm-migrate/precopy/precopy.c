@@ -257,6 +257,7 @@ static void note_harvest(struct precopy *p, unsigned int round)
 	uint64_t thorough = round == 1 ? dirty_set_thorough_ns(p->dirty) : 0;
 	uint64_t ns = p->harvest_ns > thorough ? p->harvest_ns - thorough : 0;
 
+	p->shorter = round == 1 || ns < p->least_ns - p->least_ns / 4;
 	if (round == 1 || ns < p->least_ns)
 		p->least_ns = ns;
 }
@@ -333,8 +334,8 @@ static int throttle(struct precopy *p, const struct predict_verdict *v)
 static int on_stall(struct precopy *p, const struct predict_verdict *v)
 {
 	p->overheads = v->overhead ? p->overheads + 1 : 0;
-	/* The first harvests find most and take longest. */
-	if (v->overhead && p->overheads <= PATIENT_ROUNDS)
+	/* The first harvests find most and take longest: while they get shorter. */
+	if (v->overhead && p->shorter && p->overheads <= PATIENT_ROUNDS)
 		return 0;
 	switch (p->conf.on_stall) {
 	case PRECOPY_THROTTLE: return throttle(p, v);
