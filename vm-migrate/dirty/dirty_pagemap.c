@@ -26,9 +26,8 @@
  * and what came into holes is not learnt.
  *
  * A page that is not protected counts as written, whoever left it so. So a lazy start
- * (dirty.h) does nothing but forget which grains were protected: arm() protects the
- * pages of each before they are read, and those alone, since what came into a hole beside
- * them is not read. The first harvest finds that, and all that was not armed.
+ * (dirty.h) does nothing but forget which grains were protected: arm() protects each
+ * before its pages are read. The first harvest finds all that was not armed.
  */
 #include <assert.h>
 #include <errno.h>
@@ -58,6 +57,7 @@ struct pagemap_source {
 	uint64_t va[RAM_MAX_BLOCKS];
 	uint64_t *known[RAM_MAX_BLOCKS]; /* grains that were protected; NULL: all are */
 	bool lazy[RAM_MAX_BLOCKS];	 /* arm() protects its grains */
+	uint64_t *armed[RAM_MAX_BLOCKS]; /* those, since start() */
 	pthread_mutex_t lock;		 /* of arm() */
 	blkcnt_t blocks[RAM_MAX_BLOCKS]; /* of the file, when its holes were looked at */
 	struct page_region region[REGIONS];
@@ -84,25 +84,25 @@ static uint64_t grains_of(const struct ram_block *b)
 	return (b->size + GRAIN_BYTES - 1) / GRAIN_BYTES;
 }
 
-/* Pages [@first, @end) of a block. */
+/* Grains [@first, @end) of a block. */
 static void request(const struct pagemap_source *p, unsigned int block, uint64_t first,
 		    uint64_t end, struct pm_scan_arg *arg)
 {
-	uint64_t size = p->src.ram->block[block].size, to = end * RAM_PAGE_SIZE;
+	uint64_t size = p->src.ram->block[block].size, to = end * GRAIN_BYTES;
 
 	*arg = (struct pm_scan_arg){
 		.size = sizeof(*arg),
 		.flags = PM_SCAN_CHECK_WPASYNC | (p->src.last ? 0 : PM_SCAN_WP_MATCHING),
-		.start = p->va[block] + first * RAM_PAGE_SIZE,
+		.start = p->va[block] + first * GRAIN_BYTES,
 		.end = p->va[block] + (to < size ? to : size),
 		.category_mask = PAGE_IS_WRITTEN,
 		.return_mask = PAGE_IS_WRITTEN,
 	};
 }
 
-/* Protects all of pages [@first, @end), and wants no report. */
-static int protect_pages(struct pagemap_source *p, unsigned int block, uint64_t first,
-			 uint64_t end)
+/* Protects all that is there, and wants no report. */
+static int protect(struct pagemap_source *p, unsigned int block, uint64_t first,
+		   uint64_t end)
 {
 	struct pm_scan_arg arg;
 	int n;
@@ -116,13 +116,6 @@ static int protect_pages(struct pagemap_source *p, unsigned int block, uint64_t 
 	return 0;
 }
 
-/* Grains [@first, @end) */
-static int protect(struct pagemap_source *p, unsigned int block, uint64_t first,
-		   uint64_t end)
-{
-	return protect_pages(p, block, first * GRAIN_PAGES, end * GRAIN_PAGES);
-}
-
 /* What was written in grains [@first, @end). */
 static int64_t report(struct pagemap_source *p, unsigned int block, uint64_t first,
 		      uint64_t end, uint64_t *bitmap)
@@ -132,7 +125,7 @@ static int64_t report(struct pagemap_source *p, unsigned int block, uint64_t fir
 	int64_t pages = 0;
 	int n;
 
-	request(p, block, first * GRAIN_PAGES, end * GRAIN_PAGES, &arg);
+	request(p, block, first, end, &arg);
 	arg.vec = (uintptr_t)p->region;
 	/* The kernel allocates as much as it may need. */
 	arg.vec_len = (end - first) * (GRAIN_PAGES / 2) + 1;
@@ -342,6 +335,8 @@ static int pagemap_start(struct dirty_source *src)
 		if (p->lazy[i]) {
 			memset(p->known[i], 0,
 			       bitmap_words(grains_of(b)) * sizeof(uint64_t));
+			memset(p->armed[i], 0,
+			       bitmap_words(grains_of(b)) * sizeof(uint64_t));
 			p->blocks[i] = -1; /* no file has so many: look */
 			continue;
 		}
@@ -352,37 +347,74 @@ static int pagemap_start(struct dirty_source *src)
 	return 0;
 }
 
+/* Is there nothing in a grain but pages of @has? 1, 0, -errno */
+static int only(const struct ram_block *b, uint64_t grain, uint64_t has)
+{
+	const uint64_t base = grain * GRAIN_PAGES, pages = b->size >> RAM_PAGE_SHIFT;
+	const uint64_t n = pages - base < GRAIN_PAGES ? pages - base : GRAIN_PAGES;
+	uint64_t at, end;
+
+	for (at = bitmap_next_zero(&has, 0, n); at < n;
+	     at = bitmap_next_zero(&has, end, n)) {
+		off_t from = (off_t)(b->fd_offset + ((base + at) << RAM_PAGE_SHIFT)),
+		      data;
+
+		end = bitmap_next(&has, at, n);
+		data = lseek(b->fd, from, SEEK_DATA);
+		if (data < 0 && errno != ENXIO)
+			return -errno;
+		if (data >= 0 && data < from + (off_t)((end - at) << RAM_PAGE_SHIFT))
+			return 0;
+	}
+	return 1;
+}
+
+/*
+ * Grains [@first, @end), all of which have pages in @round. What is there beside them after
+ * they were protected came into a hole: nobody reads it in this round, so its grain counts as
+ * one that is not known, for the next harvest to find.
+ */
+static int arm_run(struct pagemap_source *p, unsigned int block, uint64_t first,
+		   uint64_t end, const uint64_t *round)
+{
+	int n = protect(p, block, first, end);
+
+	bitmap_set_range(p->armed[block], first, end - first);
+	for (uint64_t g = first; g < end && n >= 0; g++) {
+		n = only(&p->src.ram->block[block], g, round[g - first]);
+		if (n > 0)
+			bitmap_set(p->known[block], g);
+	}
+	return n < 0 ? n : 0;
+}
+
 /* 1 to BATCH grains, a word of @round each; under the lock. */
 static int arm_grains(struct pagemap_source *p, unsigned int block, uint64_t first,
 		      uint64_t n, const uint64_t *round)
 {
-	uint64_t *known = p->known[block], todo[BATCH], at, end;
-	const uint64_t pages = n * GRAIN_PAGES;
+	uint64_t todo[BATCH], end;
+	int err = 0;
 
 	assert(n && n <= BATCH);
-	for (uint64_t i = 0; i < n; i++)
-		todo[i] = bitmap_test(known, first + i)
-				  ? 0
-				  : __atomic_load_n(&round[i], __ATOMIC_RELAXED);
-	for (at = bitmap_next(todo, 0, pages); at < pages;
-	     at = bitmap_next(todo, end, pages)) {
-		int err;
+	/* One that a harvest made known was written since, perhaps beside what is in @round. */
+	for (uint64_t i = 0; i < n; i++) {
+		bool done = bitmap_test(p->armed[block], first + i) ||
+			    bitmap_test(p->known[block], first + i);
 
-		end = bitmap_next_zero(todo, at, pages);
-		err = protect_pages(p, block, first * GRAIN_PAGES + at,
-				    first * GRAIN_PAGES + end);
-		if (err)
-			return err;
+		todo[i] = done ? 0 : __atomic_load_n(&round[i], __ATOMIC_RELAXED);
 	}
-	for (uint64_t i = 0; i < n; i++)
-		if (todo[i])
-			bitmap_set(known, first + i);
-	return 0;
+	for (uint64_t i = 0; i < n && !err; i = end + 1) {
+		for (end = i; end < n && todo[end];)
+			end++;
+		if (end > i)
+			err = arm_run(p, block, first + i, first + end, todo + i);
+	}
+	return err;
 }
 
 /*
- * Streams take turns in the words of a bitmap, so one protects for all: whoever comes first.
- * A page that another thread has read already was known before that.
+ * Streams take turns in the words of a bitmap, so one protects for all: whoever comes first,
+ * and nobody again. A page that another thread has read already was armed before that.
  */
 static int pagemap_arm(struct dirty_source *src, uint64_t first, uint64_t n,
 		       const uint64_t *round)
@@ -430,8 +462,10 @@ static void pagemap_stop(struct dirty_source *src)
 
 static void free_all(struct pagemap_source *p)
 {
-	for (unsigned int i = 0; i < RAM_MAX_BLOCKS; i++)
+	for (unsigned int i = 0; i < RAM_MAX_BLOCKS; i++) {
 		free(p->known[i]);
+		free(p->armed[i]);
+	}
 	pthread_mutex_destroy(&p->lock);
 	free(p);
 }
@@ -456,6 +490,7 @@ int dirty_pagemap_create(const struct ram *ram, int pagemap_fd, const uint64_t *
 			 struct dirty_source **src)
 {
 	struct pagemap_source *p = calloc(1, sizeof(*p));
+	size_t words;
 	int err = 0;
 
 	if (!p)
@@ -466,9 +501,10 @@ int dirty_pagemap_create(const struct ram *ram, int pagemap_fd, const uint64_t *
 	for (unsigned int i = 0; i < ram->nblocks && !err; i++) {
 		if (ram->block[i].fd < 0)
 			continue;
-		p->known[i] = calloc(bitmap_words(grains_of(&ram->block[i])) + 1,
-				     sizeof(uint64_t));
-		if (!p->known[i])
+		words = bitmap_words(grains_of(&ram->block[i])) + 1;
+		p->known[i] = calloc(words, sizeof(uint64_t));
+		p->armed[i] = calloc(words, sizeof(uint64_t));
+		if (!p->known[i] || !p->armed[i])
 			err = -ENOMEM;
 	}
 	p->fd = err ? -1 : fcntl(pagemap_fd, F_DUPFD_CLOEXEC, 0);

@@ -5,7 +5,7 @@
  * A log may report them because it does not know, all of a large and empty memory at once
  * (KVM's with INITIALLY_SET, a log that failed). They are looked up in the memfd, and not
  * read: reading would fill the hole. The look-up comes after the harvest, so a page whose
- * write was harvested is no hole in it. The kernel is asked once for each hole and once
+ * write was harvested is no hole in it. The kernel is asked once for each hole and twice
  * for each run of data, however many words of the bitmap they have.
  */
 #include <errno.h>
@@ -52,7 +52,8 @@ static uint64_t drop_holes_of(struct precopy *p, const struct ram_block *b)
 {
 	uint64_t w = b->first_page / BITMAP_BITS;
 	uint64_t words = w + bitmap_words(b->size >> RAM_PAGE_SHIFT);
-	uint64_t hole = 0, data = 0, end = 0; /* [hole, data), [data, end) */
+	/* [hole, data) and [data, end), one of which is empty */
+	uint64_t hole = 0, data = 0, end = 0;
 	uint64_t dropped = 0;
 
 	for (; w < words; w++) {
@@ -64,11 +65,13 @@ static uint64_t drop_holes_of(struct precopy *p, const struct ram_block *b)
 
 			if (page >= end) {
 				hole = page;
-				data = seek(b, page, SEEK_DATA);
-				end = seek(b, data, SEEK_HOLE);
-				/* A hole that was filled, or data that went, between */
-				if (end <= data)
-					end = data + 1;
+				data = end = seek(b, page, SEEK_DATA);
+				/* Finding an end looks at every page up to there. */
+				if (data == page)
+					end = seek(b, page, SEEK_HOLE);
+				/* Data that went in between */
+				if (end <= page)
+					end = page + 1;
 			}
 			holes = odd & bits_in(w, hole, data);
 			filled = odd & bits_in(w, data, end);
