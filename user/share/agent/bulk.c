@@ -71,10 +71,20 @@ bool bulk_has(const struct peer *p, uint64_t page)
 	return find(p, page) != NULL;
 }
 
+/* Does a thread stand at a page that has not come yet? */
+static bool awaited(const struct bulk *b)
+{
+	const struct flight *f = &b->flights[b->head];
+
+	for (uint32_t i = b->done; f->waiting && i < f->n; i += 64 - i % 64)
+		if (f->waited[i / 64] >> (i % 64))
+			return true;
+	return false;
+}
+
 /* Wake up for a whole chunk, or for less if somebody waits. */
 static void set_low_water(struct bulk *b)
 {
-	const struct flight *f = &b->flights[b->head];
 	size_t left = GM_HDR_SIZE - b->got;
 	int want;
 
@@ -86,7 +96,7 @@ static void set_low_water(struct bulk *b)
 	want = left < CHUNK ? (int)left : (int)CHUNK;
 	if (b->got < GM_HDR_SIZE)
 		want = 1;
-	else if (f->waiting && want > LOW)
+	else if (want > LOW && awaited(b))
 		want = LOW;
 	if (want == b->low_water)
 		return;
