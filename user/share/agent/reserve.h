@@ -2,7 +2,7 @@
 /*
  * reserve: memory made ready before pages come. To allocate and clear a page, and to map
  * it in the alias, takes longer than to receive its bytes; a thread of its own does it
- * ahead, when the processor has nothing else to do (SCHED_IDLE).
+ * ahead.
  *
  * A page that is ready is a page of zeros in the memfd, in no window: a fault is MINOR
  * instead of MISSING, and waits for the agent all the same.
