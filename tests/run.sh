@@ -18,7 +18,7 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 export B=${B:-$PWD/build}
 export GN_BIN=$B
-export FUZZ_SECONDS=${FUZZ_SECONDS:-5}
+export FUZZ_SECONDS=${FUZZ_SECONDS:-20}
 unset MAKEFLAGS MAKELEVEL MFLAGS	# of the make that called
 LOGS=$B/test
 JOBS=$(nproc)
