@@ -21,7 +21,7 @@
 #define WINDOW	      32U   /* pages */
 #define BURST	      200U  /* writes before it moves */
 #define MAX_HARVESTS  12U   /* between two halts */
-#define FAULT_WAIT_MS 20000 /* a fault has to be noticed in this time */
+#define FAULT_WAIT_MS 90000 /* a fault has to be noticed in this time */
 #define MS	      1000000ULL
 
 const char *const conform_fault_name[FAULT_COUNT] = {
@@ -90,6 +90,17 @@ unsigned int conform_pages(const struct conform *c, uint64_t **page)
 
 /* ---- writers ---------------------------------------------------------------------- */
 
+/* Until what is marked now has been harvested and copied, or the writers have to halt */
+static void linger(struct conform_writer *w)
+{
+	const uint64_t from = __atomic_load_n(&w->c->sent, __ATOMIC_RELAXED);
+
+	while (__atomic_load_n(&w->c->sent, __ATOMIC_RELAXED) - from < 2 &&
+	       !__atomic_load_n(&w->pause, __ATOMIC_RELAXED) &&
+	       !__atomic_load_n(&w->quit, __ATOMIC_RELAXED))
+		nap(MS / 5);
+}
+
 static void write_one(struct conform_writer *w, uint64_t page)
 {
 	struct conform *c = w->c;
@@ -102,8 +113,8 @@ static void write_one(struct conform_writer *w, uint64_t page)
 
 	if (mark && c->fault == FAULT_MARK_FIRST) {
 		w->mark(c, page);
-		if (r % 16 == 3)
-			nap(MS);
+		if (r % 64 == 3)
+			linger(w);
 	}
 	/* The copy reads it at the same time: the sanitizer is to know that it may. */
 	__atomic_store_n(at, r | 1, __ATOMIC_RELAXED);
@@ -195,6 +206,7 @@ static void send(struct conform *c)
 		}
 	}
 	memset(c->bitmap, 0, ram_words(&c->ram) * 8);
+	__atomic_store_n(&c->sent, c->sent + 1, __ATOMIC_RELAXED);
 }
 
 /* What the seeded faults do to a harvest */

@@ -58,6 +58,7 @@ struct conform {
 
 	/* filled by conform_run() */
 	uint64_t harvests, pages; /* found */
+	uint64_t sent;		  /* harvests that were copied; writers look at it */
 	uint64_t writes;	  /* by the kind, at close */
 	uint64_t bad;		  /* pages that differed at a halt */
 	uint64_t extra;		  /* reports of pages that are never written */
