@@ -172,11 +172,14 @@ static void *vcpu_main(void *arg)
 	return NULL;
 }
 
-/* The interrupt table, of which nothing is there: nobody interrupts the guest, nor does it let
- * itself be interrupted. */
-static bool interrupted(const struct kvm_rig_vcpu *v, uint32_t why)
+/*
+ * Nobody interrupts the guest, nor does it let itself be interrupted, and its code touches
+ * nothing but its RAM. An interrupt has to read its table, of which nothing is there. The
+ * address that KVM names was seen to be in it, and at least once not.
+ */
+static bool interrupted(uint32_t why)
 {
-	return why == 1 + KVM_EXIT_MMIO && v->run->mmio.phys_addr < 256 * 8;
+	return why == 1 + KVM_EXIT_MMIO;
 }
 
 /* The test of it fails. That a vCPU shuts down, stands still or takes an interrupt may be the
@@ -185,11 +188,13 @@ static void lost(const struct kvm_rig_vcpu *v)
 {
 	uint32_t why = __atomic_load_n(&v->broken, __ATOMIC_ACQUIRE);
 
-	if (!why || why == 1 + KVM_EXIT_SHUTDOWN || interrupted(v, why))
-		printf("# stood still: vCPU %u %s\n", (unsigned int)(v - v->r->vcpu),
-		       !why		     ? "does not answer"
-		       : interrupted(v, why) ? "was interrupted"
-					     : "shut down");
+	if (!why || why == 1 + KVM_EXIT_SHUTDOWN || interrupted(why))
+		printf("# stood still: vCPU %u %s, MMIO %#llx\n",
+		       (unsigned int)(v - v->r->vcpu),
+		       !why		  ? "does not answer"
+		       : interrupted(why) ? "was interrupted"
+					  : "shut down",
+		       interrupted(why) ? (unsigned long long)v->run->mmio.phys_addr : 0);
 	else
 		printf("# vCPU %u: %s %u\n", (unsigned int)(v - v->r->vcpu),
 		       why >= 1000 ? "KVM_RUN or the ring failed, errno"
