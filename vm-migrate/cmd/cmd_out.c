@@ -38,36 +38,37 @@ void cmd_json(json_t *obj)
 	json_decref(obj);
 }
 
-void cmd_error(const char *fmt, ...)
+static void say(bool error, const char *fmt, va_list ap)
 {
 	char msg[1024];
+
+	vsnprintf(msg, sizeof(msg), fmt, ap);
+	text_clean(msg);
+	cmd_bar_end();
+	if (!json_wanted)
+		fprintf(stderr, "vm-migrate: %s\n", msg);
+	else if (error)
+		cmd_json(json_pack("{s:b, s:s}", "ok", 0, "error", msg));
+	else
+		cmd_json(json_pack("{s:s, s:s}", "event", "note", "text", msg));
+}
+
+void cmd_error(const char *fmt, ...)
+{
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(msg, sizeof(msg), fmt, ap);
+	say(true, fmt, ap);
 	va_end(ap);
-	text_clean(msg);
-	cmd_bar_end();
-	if (json_wanted)
-		cmd_json(json_pack("{s:b, s:s}", "ok", 0, "error", msg));
-	else
-		fprintf(stderr, "vm-migrate: %s\n", msg);
 }
 
 void cmd_note(const char *fmt, ...)
 {
-	char msg[1024];
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(msg, sizeof(msg), fmt, ap);
+	say(false, fmt, ap);
 	va_end(ap);
-	text_clean(msg);
-	cmd_bar_end();
-	if (json_wanted)
-		cmd_json(json_pack("{s:s, s:s}", "event", "note", "text", msg));
-	else
-		fprintf(stderr, "vm-migrate: %s\n", msg);
 }
 
 const char *cmd_size(double bytes, char buf[CMD_SIZE_MAX])

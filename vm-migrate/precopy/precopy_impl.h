@@ -28,8 +28,8 @@ struct precopy {
 	struct predict predict;
 	uint64_t began_ns, harvested_ns, budget_ns;
 	uint64_t harvest_ns, least_ns; /* of the last harvest, of a round's shortest */
-	bool shorter;		       /* the last was, than any before it */
-	unsigned int overheads;	       /* verdicts in a row that harvests take too long */
+	bool shorter;		/* the last was, by a quarter, than any before it */
+	unsigned int overheads; /* verdicts in a row that harvests take too long */
 	uint64_t sent_bytes, sent_pages; /* before this round */
 
 	atomic_bool cancelled, /* by the user */
