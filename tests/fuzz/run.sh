@@ -3,7 +3,7 @@
 #
 # Fuzz one target for FUZZ_SECONDS under libFuzzer, from its seeds.
 #
-#	B=build FUZZ_SECONDS=5 tests/fuzz/run.sh fuzz_rx
+#	B=build FUZZ_SECONDS=20 tests/fuzz/run.sh fuzz_rx
 #
 # New inputs go to $B/fuzz/corpus/NAME, a crash to $B/fuzz/crash-NAME-*: make it a seed.
 set -eu
@@ -13,14 +13,14 @@ name=${target#fuzz_}
 seeds=$(dirname "$0")/seeds/$name
 corpus=$B/fuzz/corpus/$name
 mkdir -p "$corpus"
-echo "  FUZZ    $target (${FUZZ_SECONDS:-5} s)"
+echo "  FUZZ    $target (${FUZZ_SECONDS:-20} s)"
 norandom=
 if setarch -R true 2>/dev/null; then
 	norandom='setarch -R'
 fi
 log=$B/fuzz/$target.log
 # shellcheck disable=SC2086 # setarch with its option
-if ! $norandom "$B/asan/tests/fuzz/$target" -max_total_time="${FUZZ_SECONDS:-5}" \
+if ! $norandom "$B/asan/tests/fuzz/$target" -max_total_time="${FUZZ_SECONDS:-20}" \
 	-timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
 	-artifact_prefix="$B/fuzz/crash-$name-" "$corpus" "$seeds" >"$log" 2>&1; then
 	tail -n 60 "$log"
