@@ -102,23 +102,52 @@ void dma_sync(struct dma_rig *r)
 		fail_msg("the port closed its front end");
 }
 
-void dma_send_memory(struct dma_rig *r, bool far_too)
+static void send_table(struct dma_rig *r, bool far_too)
 {
 	uint64_t payload[1 + 4 * (GUEST_REGIONS + 1)] = { 0 };
-	unsigned int n = far_too ? GUEST_REGIONS + 1 : GUEST_REGIONS;
 	int fd[GUEST_REGIONS + 1];
+	unsigned int n = 0;
 
-	payload[0] = n;
-	for (unsigned int i = 0; i < n; i++) {
+	for (unsigned int i = 0; i < GUEST_REGIONS + far_too; i++) {
 		bool is_far = i == GUEST_REGIONS;
-		uint64_t gpa = is_far ? DMA_FAR : r->g.region[i].gpa;
+		uint64_t gpa = is_far ? DMA_FAR : i ? r->g.region[i].gpa : r->first_gpa;
 
-		payload[1 + 4 * i] = gpa;
-		payload[2 + 4 * i] = is_far ? DMA_FAR_LEN : r->g.region[i].size;
-		payload[3 + 4 * i] = GUEST_UVA + gpa;
-		fd[i] = is_far ? r->far_fd : r->g.region[i].fd;
+		if (gpa == DMA_NOWHERE)
+			continue;
+		payload[1 + 4 * n] = gpa;
+		payload[2 + 4 * n] = is_far ? DMA_FAR_LEN : r->g.region[i].size;
+		payload[3 + 4 * n] = GUEST_UVA + gpa;
+		fd[n++] = is_far ? r->far_fd : r->g.region[i].fd;
 	}
+	payload[0] = n;
 	send_msg(r, VU_SET_MEM_TABLE, payload, (1 + 4 * n) * 8, fd, n);
+}
+
+void dma_send_memory(struct dma_rig *r, bool far_too)
+{
+	r->first_gpa = r->g.region[0].gpa;
+	send_table(r, far_too);
+}
+
+static void send_slot(struct dma_rig *r, uint32_t request)
+{
+	const struct guest_region *g = &r->g.region[0];
+	const uint64_t payload[] = { 0, r->first_gpa, g->size, GUEST_UVA + r->first_gpa,
+				     0 };
+
+	send_msg(r, request, payload, sizeof(payload), &g->fd, request == VU_ADD_MEM_REG);
+}
+
+void dma_move_first(struct dma_rig *r, uint64_t gpa)
+{
+	if (r->slots && r->first_gpa != DMA_NOWHERE)
+		send_slot(r, VU_REM_MEM_REG);
+	r->first_gpa = gpa;
+	if (!r->slots)
+		send_table(r, false);
+	else if (gpa != DMA_NOWHERE)
+		send_slot(r, VU_ADD_MEM_REG);
+	dma_sync(r);
 }
 
 static void start_ring(struct dma_rig *r, const struct driver *d, uint32_t index)
@@ -132,6 +161,7 @@ static void start_ring(struct dma_rig *r, const struct driver *d, uint32_t index
 		.avail_user_addr = c.avail_uva,
 		.used_user_addr = c.used_uva,
 	};
+	const uint32_t enable[2] = { index, 1 };
 	const uint64_t ring = index;
 	int fd = eventfd(0, EFD_CLOEXEC);
 
@@ -142,6 +172,8 @@ static void start_ring(struct dma_rig *r, const struct driver *d, uint32_t index
 	send_msg(r, VU_SET_VRING_CALL, &ring, sizeof(ring), &fd, 1);
 	send_msg(r, VU_SET_VRING_KICK, &ring, sizeof(ring), &fd, 1);
 	close(fd);
+	if (r->slots)
+		send_msg(r, VU_SET_VRING_ENABLE, enable, sizeof(enable), NULL, 0);
 }
 
 int dma_dial(const char *path)
@@ -160,9 +192,12 @@ void dma_connect(struct dma_rig *r, bool packed)
 	const struct vring_conf conf = { .packed = packed, .size = DMA_RING_SIZE };
 	uint64_t features = BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_NET_F_MRG_RXBUF) |
 			    BIT(VIRTIO_NET_F_GUEST_CSUM);
+	const uint64_t protocol = BIT(15); /* CONFIGURE_MEM_SLOTS */
 
 	if (packed)
 		features |= BIT(VIRTIO_F_RING_PACKED);
+	if (r->slots)
+		features |= BIT(30); /* VHOST_USER_F_PROTOCOL_FEATURES */
 	driver_init(&r->rx, &r->g, &conf);
 	driver_init(&r->tx, &r->g, &conf);
 	r->tx.desc += TX_RING;
@@ -171,6 +206,9 @@ void dma_connect(struct dma_rig *r, bool packed)
 	r->fe = dma_dial(r->path);
 	send_msg(r, VU_SET_OWNER, NULL, 0, NULL, 0);
 	send_msg(r, VU_SET_FEATURES, &features, sizeof(features), NULL, 0);
+	if (r->slots)
+		send_msg(r, VU_SET_PROTOCOL_FEATURES, &protocol, sizeof(protocol), NULL,
+			 0);
 	dma_send_memory(r, false);
 	start_ring(r, &r->rx, 0);
 	start_ring(r, &r->tx, 1);

@@ -19,6 +19,7 @@
 #define DMA_BUF_LEN   1900U
 #define DMA_FAR	      0x20000000000ULL /* gpa beyond any headroom */
 #define DMA_FAR_LEN   0x10000ULL
+#define DMA_NOWHERE   UINT64_MAX
 
 /* A daemon, an instance with a vhost-user port, its front end and its guest. */
 struct dma_rig {
@@ -27,7 +28,9 @@ struct dma_rig {
 	struct instance *in;
 	char dir[32], path[64];
 	unsigned int calls[STILL_QUEUES]; /* port_env.call() */
-	int fe;				  /* front end's socket, -1 */
+	bool slots;	    /* the front end adds and removes regions one by one */
+	uint64_t first_gpa; /* of the first region in the table now, DMA_NOWHERE */
+	int fe;		    /* front end's socket, -1 */
 	int far_fd;
 	uint8_t *far_mem;
 	struct guest g;
@@ -59,6 +62,10 @@ void dma_connect(struct dma_rig *r, bool packed);
 
 /** dma_send_memory() - the memory table; @far_too: with a region at DMA_FAR */
 void dma_send_memory(struct dma_rig *r, bool far_too);
+
+/** dma_move_first() - the first region is at @gpa of the table from now on, or, if that is
+ * DMA_NOWHERE, in it no more: by another table, or with slots by itself */
+void dma_move_first(struct dma_rig *r, uint64_t gpa);
 
 /** dma_sync() - let the port handle all that was sent to it */
 void dma_sync(struct dma_rig *r);
