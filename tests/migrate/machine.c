@@ -111,6 +111,11 @@ static void mark(struct writer *w, uint64_t page)
 		bitmap_set_atomic(((struct manual *)m->cpu)->map, page);
 }
 
+void machine_mark(struct machine *m, uint64_t page, bool device)
+{
+	mark(&(struct writer){ .m = m, .device = device }, page);
+}
+
 /* A page that exists, by the number @n among all that do */
 static uint64_t pick(const struct machine *m, uint64_t n, uint8_t **at, bool alias)
 {

@@ -85,6 +85,9 @@ int machine_start(const struct machine_conf *conf, struct machine **m);
 void machine_stop(struct machine *m);
 extern const struct precopy_vm_ops machine_ops;
 
+/** machine_mark() - the log of a device, or of the CPU (MACHINE_MANUAL), has this page */
+void machine_mark(struct machine *m, uint64_t page, bool device);
+
 /** machine_runs() - do its writers get on? Waits for that if they may */
 bool machine_runs(struct machine *m);
 uint64_t machine_writes(const struct machine *m);

@@ -145,6 +145,53 @@ static void test_counted_once(void **state)
 	assert_in_range(st.dirty_by[DIRTY_BY_CPU], 1, st.round + 1);
 }
 
+/* Of the pages of the first block, all of which have been sent by now */
+static int pause_and_mark(void *vm)
+{
+	struct machine *m = vm;
+	int err = machine_ops.pause(vm);
+
+	for (uint64_t p = 10; p < 14; p++)
+		machine_mark(m, p, false);
+	for (uint64_t p = 13; p < 20; p++) /* one of them by both */
+		machine_mark(m, p, true);
+	/* Another content: not these */
+	for (uint64_t p = 20; p < 23; p++) {
+		*(uint64_t *)(void *)ram_at(&m->ram, p) += 1;
+		machine_mark(m, p, p % 2);
+	}
+	return err;
+}
+
+/* A page that is marked, and is what it was, counts for who marked it, and is not sent. */
+static void test_false_dirty(void **state)
+{
+	struct precopy_vm_ops ops = machine_ops;
+	struct machine_conf mc = machine_small;
+	struct incoming_conf ic = { .uri = "tcp:127.0.0.1:0" };
+	struct source s;
+	struct twin t;
+
+	mc.vcpus = mc.devices = 0;
+	mc.vhost = false;
+	ops.pause = pause_and_mark;
+	assert_int_equal(twin_start(&t, &ic), 0);
+	source_start(&s, &mc);
+	for (uint64_t p = 10; p < 23; p++) /* none of them a hole */
+		*(uint64_t *)(void *)ram_at(&s.m->ram, p) = p;
+	source_make(&s, &precopy_usual, incoming_uri(t.in), &ops, s.m);
+	assert_int_equal(source_run(&s), 0);
+	assert_int_equal(twin_join(&t), 0);
+	assert_int_equal(machine_differs(s.m, &t), 0);
+	assert_int_equal(s.st.sent.false_dirty[DIRTY_BY_CPU], 4);
+	assert_int_equal(s.st.sent.false_dirty[DIRTY_BY_DEVICE], 7);
+	/* Those, the page that saving writes, and the three */
+	assert_int_equal(s.st.last_pages, 10 + 1 + 3);
+	assert_true(s.st.sent.same_pages >= 10);
+	machine_stop(s.m);
+	twin_fini(&t);
+}
+
 /* A guest that writes more than the line takes: known within three rounds. */
 static void test_hopeless(void **state)
 {
@@ -183,7 +230,7 @@ int main(void)
 		cmocka_unit_test(test_tcp),	 cmocka_unit_test(test_unix),
 		cmocka_unit_test(test_streams),	 cmocka_unit_test(test_sparse),
 		cmocka_unit_test(test_zstd),	 cmocka_unit_test(test_counted_once),
-		cmocka_unit_test(test_hopeless),
+		cmocka_unit_test(test_hopeless), cmocka_unit_test(test_false_dirty),
 	};
 
 	log_set_level(LOG_LVL_ERROR);
