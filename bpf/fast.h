@@ -114,7 +114,8 @@ static __always_inline bool recognise_tcp4(const struct frame *f,
 	g->id = bpf_ntohs(LOAD16(ip + 4));
 	g->len = len - k->hdr_len;
 	g->sum = ~sum_fold(sum);
-	g->flags = tcp_meta_flags(t) | (k->partial ? GN_F_CSUM_PARTIAL : 0);
+	g->flags = tcp_meta_flags(t) | (k->partial ? GN_F_CSUM_PARTIAL : 0) |
+		   (k->in.flags & GN_INSTANCE_LOGGED);
 	g->class = t ? GN_CLASS_CLOSE : GN_CLASS_CONTINUE;
 	return true;
 }

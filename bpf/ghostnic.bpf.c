@@ -374,6 +374,7 @@ int ghostnic(struct xdp_md *ctx)
 	verify = conf->flags & GN_CONFIG_VERIFY && !(in.flags & GN_INSTANCE_READS);
 	if (!known) {
 		describe(ctx, c, &in);
+		m->flags |= in.flags & GN_INSTANCE_LOGGED;
 		learn(ctx, m, &in, generation);
 	} else if (!s || verify) {
 		put_segment(m, &g);

@@ -13,7 +13,7 @@
 
 #include <linux/types.h>
 
-#define GN_ABI 2
+#define GN_ABI 3
 
 /* First field of struct gn_meta. INBAND: the driver has no metadata room, so
  * the struct is the first GN_META_SIZE bytes of the frame instead. */
@@ -63,11 +63,13 @@ enum gn_class {
 /* The payload was summed and is what the L4 checksum says. Without it nothing is
  * known: the payload was not looked at, or it is not good. */
 #define GN_F_CSUM_GOOD (1U << 8)
+/* The instance had GN_INSTANCE_LOGGED when the frame came. */
+#define GN_F_LOGGED (1U << 9)
 
 /*
  * Written by XDP in front of every frame redirected to AF_XDP; all fields in
- * host byte order but payload_sum. In class ALONE magic, instance, class and
- * flow are always set and key is 0; the rest is set when all headers were parsed
+ * host byte order but payload_sum. In class ALONE magic, instance, class, flow and
+ * GN_F_LOGGED are always set and key is 0; the rest is set when all headers were parsed
  * (l4_len is not 0) and 0 otherwise. flow is 0 when the frame belongs to no TCP or
  * UDP flow, or to one that it does not show (a fragment that is not the first).
  */
@@ -173,6 +175,9 @@ struct gn_instance_key {
 #define GN_INSTANCE_USO	 (1U << 2)
 /* The worker reads every payload anyway: it verifies them, GN_CONFIG_VERIFY or not. */
 #define GN_INSTANCE_READS (1U << 3)
+/* A DMA log of the instance is on, or about to be: its frames get GN_F_LOGGED, which is
+ * the same bit, so that it is copied without a question. */
+#define GN_INSTANCE_LOGGED GN_F_LOGGED
 
 /* Value of map "instances". */
 struct gn_instance {

@@ -188,6 +188,8 @@ static int show(const struct opts *o)
 	       number(a, "guest_pages"), number(a, "pages"), number(a, "beyond"));
 	printf("marked: %lld pages, each as often as it was written\n",
 	       number(a, "marked"));
+	printf("packets while on: %lld flagged by XDP, %lld on their way before\n",
+	       number(a, "flagged"), number(a, "unflagged"));
 	json_decref(a);
 	return EXIT_DONE;
 }

@@ -149,10 +149,12 @@ static json_t *instances(const char *bpffs, const struct report *r)
 				json_array_append_new(names, json_string(gso[g].name));
 		format_mac(key.mac, mac);
 		name = instance_name(r, in.id);
-		json_array_append_new(list, json_pack("{s:s?, s:s, s:i, s:i, s:o}",
-						      "name", name, "mac", mac, "vlan",
-						      (int)__builtin_bswap16(key.vlan),
-						      "id", (int)in.id, "gso", names));
+		json_array_append_new(list,
+				      json_pack("{s:s?, s:s, s:i, s:i, s:o, s:b}", "name",
+						name, "mac", mac, "vlan",
+						(int)__builtin_bswap16(key.vlan), "id",
+						(int)in.id, "gso", names, "logged",
+						!!(in.flags & GN_INSTANCE_LOGGED)));
 	}
 out:
 	close(fd);

@@ -78,8 +78,8 @@ static void on_reply(void *arg, uint32_t events)
 	loop_stop(arg);
 }
 
-static void send_msg(struct dma_rig *r, uint32_t request, const void *payload,
-		     uint32_t size, const int *fd, unsigned int nfds)
+void dma_send(struct dma_rig *r, uint32_t request, const void *payload, uint32_t size,
+	      const int *fd, unsigned int nfds)
 {
 	uint32_t hdr[3] = { request, VU_VERSION, size };
 	const struct iovec iov[2] = { { hdr, sizeof(hdr) }, { (void *)payload, size } };
@@ -88,18 +88,35 @@ static void send_msg(struct dma_rig *r, uint32_t request, const void *payload,
 			 sizeof(hdr) + size);
 }
 
-/* The answer to a question comes last. */
-void dma_sync(struct dma_rig *r)
+void dma_answer(struct dma_rig *r, void *buf, size_t size)
 {
 	struct loop_watch *w;
-	char buf[VU_HDR_SIZE + 8];
 
-	send_msg(r, VU_GET_FEATURES, NULL, 0, NULL, 0);
 	assert_int_equal(loop_watch(r->loop, r->fe, EPOLLIN, on_reply, r->loop, &w), 0);
 	assert_int_equal(loop_run(r->loop), 0);
 	loop_unwatch(r->loop, w);
-	if (recv(r->fe, buf, sizeof(buf), 0) != sizeof(buf))
+	if (recv(r->fe, buf, size, 0) != (ssize_t)size)
 		fail_msg("the port closed its front end");
+}
+
+/* The answer to a question comes last. */
+void dma_sync(struct dma_rig *r)
+{
+	char buf[VU_HDR_SIZE + 8];
+
+	dma_send(r, VU_GET_FEATURES, NULL, 0, NULL, 0);
+	dma_answer(r, buf, sizeof(buf));
+}
+
+void dma_hang_up(struct dma_rig *r)
+{
+	struct loop_watch *w;
+
+	/* The port's end of the connection closes when it has seen it all. */
+	assert_return_code(shutdown(r->fe, SHUT_WR), errno);
+	assert_int_equal(loop_watch(r->loop, r->fe, EPOLLIN, on_reply, r->loop, &w), 0);
+	assert_int_equal(loop_run(r->loop), 0);
+	loop_unwatch(r->loop, w);
 }
 
 static void send_table(struct dma_rig *r, bool far_too)
@@ -120,7 +137,7 @@ static void send_table(struct dma_rig *r, bool far_too)
 		fd[n++] = is_far ? r->far_fd : r->g.region[i].fd;
 	}
 	payload[0] = n;
-	send_msg(r, VU_SET_MEM_TABLE, payload, (1 + 4 * n) * 8, fd, n);
+	dma_send(r, VU_SET_MEM_TABLE, payload, (1 + 4 * n) * 8, fd, n);
 }
 
 void dma_send_memory(struct dma_rig *r, bool far_too)
@@ -135,7 +152,7 @@ static void send_slot(struct dma_rig *r, uint32_t request)
 	const uint64_t payload[] = { 0, r->first_gpa, g->size, GUEST_UVA + r->first_gpa,
 				     0 };
 
-	send_msg(r, request, payload, sizeof(payload), &g->fd, request == VU_ADD_MEM_REG);
+	dma_send(r, request, payload, sizeof(payload), &g->fd, request == VU_ADD_MEM_REG);
 }
 
 void dma_move_first(struct dma_rig *r, uint64_t gpa)
@@ -166,14 +183,14 @@ static void start_ring(struct dma_rig *r, const struct driver *d, uint32_t index
 	int fd = eventfd(0, EFD_CLOEXEC);
 
 	assert_return_code(fd, errno);
-	send_msg(r, VU_SET_VRING_NUM, num, sizeof(num), NULL, 0);
-	send_msg(r, VU_SET_VRING_BASE, base, sizeof(base), NULL, 0);
-	send_msg(r, VU_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0);
-	send_msg(r, VU_SET_VRING_CALL, &ring, sizeof(ring), &fd, 1);
-	send_msg(r, VU_SET_VRING_KICK, &ring, sizeof(ring), &fd, 1);
+	dma_send(r, VU_SET_VRING_NUM, num, sizeof(num), NULL, 0);
+	dma_send(r, VU_SET_VRING_BASE, base, sizeof(base), NULL, 0);
+	dma_send(r, VU_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0);
+	dma_send(r, VU_SET_VRING_CALL, &ring, sizeof(ring), &fd, 1);
+	dma_send(r, VU_SET_VRING_KICK, &ring, sizeof(ring), &fd, 1);
 	close(fd);
 	if (r->slots)
-		send_msg(r, VU_SET_VRING_ENABLE, enable, sizeof(enable), NULL, 0);
+		dma_send(r, VU_SET_VRING_ENABLE, enable, sizeof(enable), NULL, 0);
 }
 
 int dma_dial(const char *path)
@@ -204,10 +221,10 @@ void dma_connect(struct dma_rig *r, bool packed)
 	r->tx.avail += TX_RING;
 	r->tx.used += TX_RING;
 	r->fe = dma_dial(r->path);
-	send_msg(r, VU_SET_OWNER, NULL, 0, NULL, 0);
-	send_msg(r, VU_SET_FEATURES, &features, sizeof(features), NULL, 0);
+	dma_send(r, VU_SET_OWNER, NULL, 0, NULL, 0);
+	dma_send(r, VU_SET_FEATURES, &features, sizeof(features), NULL, 0);
 	if (r->slots)
-		send_msg(r, VU_SET_PROTOCOL_FEATURES, &protocol, sizeof(protocol), NULL,
+		dma_send(r, VU_SET_PROTOCOL_FEATURES, &protocol, sizeof(protocol), NULL,
 			 0);
 	dma_send_memory(r, false);
 	start_ring(r, &r->rx, 0);
@@ -240,6 +257,12 @@ static void env_call(void *owner, unsigned int queue, void (*fn)(void *arg), voi
 
 static void env_changed(void *owner)
 {
+	struct dma_rig *r = owner;
+	uint64_t pages;
+
+	r->changes++;
+	r->said_logged = r->in->port->logged;
+	r->was_on = dma_log_on(r->in->port->ops->dma_log(r->in->port, &pages));
 }
 
 static void add_vhost(struct dma_rig *r)
@@ -360,6 +383,7 @@ void dma_deliver(struct dma_rig *r, unsigned int q, uint32_t len, uint8_t fill)
 	b->next = MBUF_NONE;
 	a->nsegs = 1;
 	a->nbufs = 2;
+	a->meta.flags = r->frame_flags;
 	memset(mbuf_data(p, a), fill, a->len);
 	memset(mbuf_data(p, b), fill, b->len);
 	r->in->port->ops->deliver(r->in->port->queue[q], p, &a, 1);

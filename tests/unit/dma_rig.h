@@ -28,9 +28,12 @@ struct dma_rig {
 	struct instance *in;
 	char dir[32], path[64];
 	unsigned int calls[STILL_QUEUES]; /* port_env.call() */
-	bool slots;	    /* the front end adds and removes regions one by one */
-	uint64_t first_gpa; /* of the first region in the table now, DMA_NOWHERE */
-	int fe;		    /* front end's socket, -1 */
+	unsigned int changes;		  /* port_env.changed() */
+	bool said_logged, was_on;	  /* at the last one: port.logged, dma_log_on() */
+	uint16_t frame_flags; /* gn_meta.flags of what dma_deliver() delivers */
+	bool slots;	      /* the front end adds and removes regions one by one */
+	uint64_t first_gpa;   /* of the first region in the table now, DMA_NOWHERE */
+	int fe;		      /* front end's socket, -1 */
 	int far_fd;
 	uint8_t *far_mem;
 	struct guest g;
@@ -66,6 +69,16 @@ void dma_send_memory(struct dma_rig *r, bool far_too);
 /** dma_move_first() - the first region is at @gpa of the table from now on, or, if that is
  * DMA_NOWHERE, in it no more: by another table, or with slots by itself */
 void dma_move_first(struct dma_rig *r, uint64_t gpa);
+
+/** dma_send() - a message of the front end's; descriptors stay the caller's */
+void dma_send(struct dma_rig *r, uint32_t request, const void *payload, uint32_t size,
+	      const int *fd, unsigned int nfds);
+
+/** dma_answer() - let the port handle what was sent until it answers, with @size bytes */
+void dma_answer(struct dma_rig *r, void *buf, size_t size);
+
+/** dma_hang_up() - the front end leaves, and the port has seen it */
+void dma_hang_up(struct dma_rig *r);
 
 /** dma_sync() - let the port handle all that was sent to it */
 void dma_sync(struct dma_rig *r);

@@ -73,6 +73,31 @@ keeps_pages()
 	[ "$(field swap dirty)" -ge "$dirty" ]
 }
 
+# logged NAME - whether XDP's map says that the log is on, for jq
+logged() { echo ".interfaces[0].instances[] | select(.name == \"$1\").logged"; }
+LOGGED="$(logged vm1)"
+
+# mapped FILTER - does XDP's map of instances say that the log is on?
+mapped() { gn_ghostnic status -j | jq -e "$1" >"$GN_TMP/mapped.log"; }
+
+# Of a guest that is logged the packets have XDP's flag; none is on its way for ever.
+flags_packets()
+{
+	local flagged unflagged
+	flagged=$(field show flagged) unflagged=$(field show unflagged)
+	pings || return 1
+	[ "$(field show flagged)" -ge $((flagged + 100)) ] &&
+		[ "$(field show unflagged)" = "$unflagged" ]
+}
+
+# After the log nobody counts.
+counts_no_packets()
+{
+	local flagged
+	flagged=$(field show flagged)
+	pings && [ "$(field show flagged)" = "$flagged" ]
+}
+
 watches()
 {
 	"${LOG[@]}" swap --watch=0.05 --count 3 >"$GN_TMP/watch.log" || return 1
@@ -104,7 +129,11 @@ gn_spawn PMD dpdk-testpmd --no-pci --no-huge -m 256 --no-telemetry \
 gn_wait 20 answers || gn_die "the guest does not answer: $(tail -n 3 "$GN_TMP/PMD.log")"
 
 gn_check "off" refused 1 'is off; start it first' "${LOG[@]}" swap
+gn_check "XDP knows of no log" mapped "$LOGGED == false"
 gn_check "start" "${LOG[@]}" start
+gn_check "XDP knows" mapped "$LOGGED"
+gn_check "only of this instance's" mapped "$(logged vm2) == false"
+gn_check "packets are flagged" flags_packets
 gn_check "twice" refused 1 'on already' "${LOG[@]}" start
 gn_check "show" grep -q 'DMA log on' <("${LOG[@]}" show)
 gn_check "swap gives the pages that were written" takes_pages
@@ -113,6 +142,8 @@ gn_check "but not if their file fails" keeps_pages
 gn_check "watch" watches
 gn_check "stop" grep -q 'dirty pages' <("${LOG[@]}" stop)
 gn_check "stopped" grep -q 'DMA log off' <("${LOG[@]}" show)
+gn_check "XDP knows that, too" mapped "$LOGGED == false"
+gn_check "packets are not counted" counts_no_packets
 gn_check "start for an owner" "${LOG[@]}" start --owner migration-7
 gn_check "nobody else swaps" refused 1 'belongs to migration-7' "${LOG[@]}" swap
 gn_check "nobody else stops" refused 1 'belongs to migration-7' "${LOG[@]}" stop

@@ -109,6 +109,8 @@ struct gn_meta check_redirect(const char *what, const uint8_t *f, unsigned int l
 	if (err)
 		fail_msg("%s: test run: %s", what, strerror(-err));
 	frame_expect(f, len, run.linear ? run.linear : len, in, &w);
+	if (in->flags & GN_INSTANCE_LOGGED)
+		w.meta.flags |= GN_F_LOGGED;
 	if (run.verdict != XDP_REDIRECT)
 		fail_msg("%s: verdict %u", what, run.verdict);
 	if (inband) {

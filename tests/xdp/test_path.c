@@ -142,6 +142,72 @@ static void test_instances(void **state)
 	fixtures += 4;
 }
 
+/* A DMA log is switched on for an instance, and off: its very next frame says so, whatever
+ * it is and wherever the metadata stands; nothing else about it changes. */
+static void test_logged(void **state)
+{
+	static const uint32_t conf[] = { 0, GN_CONFIG_INBAND, GN_CONFIG_STREAM };
+	static const enum place place[] = { IN_FRONT, IN_FRAME, IN_STREAM };
+	static uint8_t f[FRAME_MAX];
+	struct gn_instance on = in_all, in_both[2];
+	unsigned int len;
+
+	on.flags |= GN_INSTANCE_LOGGED;
+	for (size_t p = 0; p < sizeof(conf) / sizeof(conf[0]); p++) {
+		nic_config(&nic, MAX_FRAME, conf[p], secret);
+		nic.stream->cons = nic.stream->prod;
+		nic_instance(&nic, frame_mac, 0, &on);
+		for (size_t i = 0; i < table_len; i++) {
+			const struct gn_instance *in = instance_of(&table[i].s);
+
+			len = frame_build(&table[i].s, f);
+			check_redirect(table[i].name, f, len, in == &in_all ? &on : in,
+				       place[p]);
+		}
+		nic_instance(&nic, frame_mac, 0, &in_all);
+		for (size_t i = 0; i < table_len; i++) {
+			len = frame_build(&table[i].s, f);
+			check_redirect(table[i].name, f, len, instance_of(&table[i].s),
+				       place[p]);
+		}
+	}
+
+	/* In the middle of a connection, with map entries remembered and not. Where
+	 * records say only what is new, this is; it breaks no run. */
+	in_both[0] = in_all;
+	in_both[1] = on;
+	for (uint32_t generation = 0; generation < 2; generation++) {
+		struct frame_spec s = {
+			.opt_len = 12, .payload = 1448, .sport = 777, .seq = 1
+		};
+		uint64_t key = 0;
+
+		nic_generation(&nic, generation * 1000);
+		for (unsigned int i = 0; i < 24; i++) {
+			const struct gn_instance *in = &in_both[i / 3 % 2];
+			uint32_t seq = nic.stream->prod;
+			struct gn_meta m;
+
+			if (i % 3 == 0)
+				nic_instance(&nic, frame_mac, 0, in);
+			len = frame_build(&s, f);
+			m = check_redirect("in a row", f, len, in, IN_STREAM);
+			s.seq += s.payload;
+			assert_int_equal(!!(m.flags & GN_F_LOGGED), i / 3 % 2);
+			assert_true(!i || m.key == key);
+			if (i && seq % GN_STREAM_EVERY)
+				assert_int_not_equal(
+					nic.stream->next[seq % GN_STREAM_SIZE].class,
+					GN_NEXT_WHOLE);
+			key = m.key;
+		}
+	}
+	nic_generation(&nic, 1);
+	nic_instance(&nic, frame_mac, 0, &in_all);
+	nic_config(&nic, MAX_FRAME, 0, secret);
+	fixtures += 8;
+}
+
 /* ---- metadata's place ----------------------------------------------------- */
 
 static void test_inband(void **state)
@@ -280,11 +346,12 @@ static void test_margin(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_zeros),	     cmocka_unit_test(test_not_ours),
-		cmocka_unit_test(test_oversize),     cmocka_unit_test(test_no_socket),
-		cmocka_unit_test(test_instances),    cmocka_unit_test(test_inband),
-		cmocka_unit_test(test_foreign_meta), cmocka_unit_test(test_driver),
-		cmocka_unit_test(test_capabilities), cmocka_unit_test(test_margin),
+		cmocka_unit_test(test_zeros),	  cmocka_unit_test(test_not_ours),
+		cmocka_unit_test(test_oversize),  cmocka_unit_test(test_no_socket),
+		cmocka_unit_test(test_instances), cmocka_unit_test(test_logged),
+		cmocka_unit_test(test_inband),	  cmocka_unit_test(test_foreign_meta),
+		cmocka_unit_test(test_driver),	  cmocka_unit_test(test_capabilities),
+		cmocka_unit_test(test_margin),
 	};
 
 	return check_main("xdp path", tests, sizeof(tests) / sizeof(tests[0]));

@@ -57,6 +57,18 @@ static void pass_all(void *arg)
 		in->env.call(in->env.owner, q, settle, in->port->queue[q]);
 }
 
+/* Let XDP say of frames to come that the log is @on; the front end's may be, too. */
+static void flag(const struct target *t, bool on)
+{
+	struct port *p = t->in->port;
+
+	on |= dma_log_on(t->log);
+	if (p->logged == on)
+		return;
+	p->logged = on;
+	t->in->env.changed(t->in->env.owner);
+}
+
 /* From now on in the other bitmap. Return: which to harvest */
 static unsigned int swap(const struct target *t)
 {
@@ -194,7 +206,10 @@ json_t *ctl_dma_start(struct daemon *d, const json_t *req, struct ctl_fds *fds)
 		return ctl_error("no guest is connected to instance %s; nothing writes "
 				 "its memory",
 				 t.in->conf.name);
+	flag(&t, true);
 	err = dma_log_enable_pair(t.log, pages_to_cover(t.guest_pages), &t.grace);
+	if (err)
+		flag(&t, false);
 	if (err == -EALREADY)
 		return ctl_error("the DMA log of instance %s is on already%s%s",
 				 t.in->conf.name, *t.log->pair_owner ? ", for " : "",
@@ -210,6 +225,7 @@ json_t *ctl_dma_start(struct daemon *d, const json_t *req, struct ctl_fds *fds)
 	/* Nobody would know of it. */
 	if (err || !o) {
 		dma_log_disable_pair(t.log, &t.grace);
+		flag(&t, false);
 		ctl_fds_close(fds);
 	} else {
 		log_info("%s: instance %s: DMA log on%s%s", t.in->iface->name,
@@ -253,6 +269,7 @@ json_t *ctl_dma_stop(struct daemon *d, const json_t *req, struct ctl_fds *fds)
 	warn_beyond(&t);
 	o = add_harvest(describe(&t), &t, last);
 	dma_log_disable_pair(t.log, &t.grace);
+	flag(&t, false);
 	log_info("%s: instance %s: DMA log off", t.in->iface->name, t.in->conf.name);
 	return o;
 }
@@ -269,6 +286,8 @@ json_t *ctl_dma_show(struct daemon *d, const json_t *req)
 	o = add(describe(&t), "on", json_boolean(active >= 0));
 	o = add(o, "front_end", json_boolean(t.log->front));
 	o = add(o, "marked", json_integer((json_int_t)load(&t.log->marked)));
+	o = add(o, "flagged", json_integer((json_int_t)load(&t.log->flagged)));
+	o = add(o, "unflagged", json_integer((json_int_t)load(&t.log->unflagged)));
 	if (active < 0)
 		return o;
 	o = add(o, "active", json_integer(active));

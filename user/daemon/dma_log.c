@@ -88,6 +88,12 @@ void dma_log_mark_pair(struct dma_log *log, uint64_t gpa, uint64_t len)
 		mark(log, m, gpa, len, true);
 }
 
+void dma_log_count(struct dma_log *log, uint64_t flagged, uint64_t unflagged)
+{
+	count(&log->flagged, flagged);
+	count(&log->unflagged, unflagged);
+}
+
 /* Control thread: @m takes the place of what @sink points to. */
 static void publish(struct dma_log *log, struct dma_log_map **sink, struct dma_log_map *m,
 		    const struct dma_log_grace *grace)

@@ -10,6 +10,14 @@
  * - a pair of bitmaps in memfds that alternate, for vm-migrate: one is written while
  *   the other is harvested (patent US12117947B2).
  *
+ * That the log is on stands in XDP's map of instances too (GN_INSTANCE_LOGGED), set before
+ * the first write is marked and cleared after the last, and travels in the metadata of
+ * each frame (GN_F_LOGGED), as the patents have it. But frames that were on their way
+ * when the log was turned on do not have it, frames of local instances have no
+ * metadata, and the device writes rings without any frame. So what is marked is decided
+ * by @on alone, and the flag is counted only: flagged and unflagged tell from which
+ * packet on the whole way knows of the migration.
+ *
  * Page n is bit n % 8 of byte n / 8. Bits outside a sink are counted, not lost in
  * silence.
  *
@@ -43,6 +51,8 @@ struct dma_log {
 	uint64_t marked;	   /* pages marked, repeatedly or not; atomic */
 	uint64_t beyond;	   /* pages outside a sink; atomic */
 	uint64_t pair_beyond; /* of those, the pair's, since it was enabled; atomic */
+	uint64_t flagged, unflagged; /* wire packets that came while on, by GN_F_LOGGED of
+				      * their chain's first; atomic */
 	/* Control thread: */
 	struct dma_log_map front_map[2], pair_map[2];
 	int pair_fd[2];			    /* memfds, -1 */
@@ -111,6 +121,9 @@ void dma_log_mark_front(struct dma_log *log, uint64_t gpa, uint64_t len);
 
 /** dma_log_mark_pair() - only in the pair; see dma_log_mark() */
 void dma_log_mark_pair(struct dma_log *log, uint64_t gpa, uint64_t len);
+
+/** dma_log_count() - so many packets with the flag and without it came; only while on */
+void dma_log_count(struct dma_log *log, uint64_t flagged, uint64_t unflagged);
 
 static inline bool dma_log_on(const struct dma_log *log)
 {

@@ -321,7 +321,8 @@ static int publish(const struct instance *in)
 	const struct gn_instance value = {
 		.id = in->id,
 		.flags = (uint16_t)(in->port->gso |
-				    (in->port->reads ? GN_INSTANCE_READS : 0)),
+				    (in->port->reads ? GN_INSTANCE_READS : 0) |
+				    (in->port->logged ? GN_INSTANCE_LOGGED : 0)),
 	};
 	int err = bpf_map_update_elem(in->iface->map_instances, &key, &value, BPF_ANY)
 			  ? -errno

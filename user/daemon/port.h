@@ -86,6 +86,7 @@ struct port {
 	uint32_t gso; /* GN_INSTANCE_*: super-frames the instance takes */
 	bool reads;   /* deliver() reads all payload on the worker's CPU: it verifies what
 		       * it gets MBUF_CLAIMED (chain.h), so the driver's CPU does not */
+	bool logged; /* its DMA log is on, or about to be: XDP says so of frames to come */
 	uint32_t rx_depth; /* PORT_RX_* or 0 */
 	unsigned int nqueues;
 	struct port_queue **queue; /* [nqueues] */
@@ -100,7 +101,8 @@ struct port_env {
 	 * delivered what it held; waits */
 	void (*call)(void *owner, unsigned int queue, void (*fn)(void *arg), void *arg);
 
-	/** changed() - port.gso is another now: frames to come are aggregated by it */
+	/** changed() - port.gso or port.logged is another now: it holds for frames to
+	 * come */
 	void (*changed)(void *owner);
 
 	/** mem() - packet memory of @queue's worker: deliver()'s pool and its memfd */

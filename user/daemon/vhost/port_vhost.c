@@ -133,7 +133,14 @@ void vhost_go(void *owner)
 {
 	struct vhost_port *vp = owner;
 	struct vhost_offloads o = offloads(&vp->dev);
+	bool logged = dma_log_on(&vp->dev.log);
 
+	if (vp->p.gso != gso_flags(&o) || vp->p.logged != logged) {
+		vp->p.gso = gso_flags(&o);
+		vp->p.logged = logged;
+		if (!vp->closing)
+			vp->env->changed(vp->env->owner);
+	}
 	plan(vp);
 	for (unsigned int i = 0; i < VU_MAX_RINGS; i++) {
 		struct vu_ring *r = &vp->dev.ring[i];
@@ -151,11 +158,6 @@ void vhost_go(void *owner)
 		__atomic_store_n(&vq->quiet, false, __ATOMIC_RELEASE);
 		/* Chains that were there before need no kick of the guest's. */
 		vhost_signal(vq->poke);
-	}
-	if (vp->p.gso != gso_flags(&o)) {
-		vp->p.gso = gso_flags(&o);
-		if (!vp->closing)
-			vp->env->changed(vp->env->owner);
 	}
 }
 

@@ -385,12 +385,24 @@ free_chain:
 	mbuf_free_chain(pool, head);
 }
 
+/* While the log is on: did XDP know? */
+static void count_flags(struct dma_log *log, struct mbuf *const *head, unsigned int n)
+{
+	uint64_t packets[2] = { 0 };
+
+	for (unsigned int i = 0; i < n; i++)
+		packets[!!(head[i]->meta.flags & GN_F_LOGGED)] += head[i]->nsegs;
+	dma_log_count(log, packets[1], packets[0]);
+}
+
 void vhost_deliver(struct port_queue *q, struct mbuf_pool *pool, struct mbuf **head,
 		   unsigned int n)
 {
 	struct vhost_queue *vq = (struct vhost_queue *)q;
 	unsigned int nrx = vhost_usable(vq) ? vq->nrx : 0;
 
+	if (dma_log_on(&vq->vp->dev.log))
+		count_flags(&vq->vp->dev.log, head, n);
 	for (unsigned int k = 0; k < nrx; k++) {
 		struct vhost_ring *r = &vq->rx[k];
 		bool any = false;
