@@ -154,16 +154,24 @@ void front_state(struct front *f, uint32_t request, uint32_t index, uint32_t num
 	front_send(f, request, &s, sizeof(s), NULL, 0);
 }
 
-static void start_ring(struct front *f, unsigned int index)
+static struct vhost_vring_addr ring_addr(const struct front *f, unsigned int index)
 {
 	const struct vring_conf c = driver_conf(index ? &f->tx : &f->rx);
-	const uint64_t shift = index ? FRONT_TX_SHIFT : 0, number = index;
-	const struct vhost_vring_addr a = {
+	const uint64_t shift = index ? FRONT_TX_SHIFT : 0;
+
+	return (struct vhost_vring_addr){
 		.index = index,
 		.desc_user_addr = c.desc_uva + shift,
 		.used_user_addr = c.used_uva + shift,
 		.avail_user_addr = c.avail_uva + shift,
 	};
+}
+
+static void start_ring(struct front *f, unsigned int index)
+{
+	const struct vring_conf c = driver_conf(index ? &f->tx : &f->rx);
+	const struct vhost_vring_addr a = ring_addr(f, index);
+	const uint64_t number = index;
 
 	front_state(f, VU_SET_VRING_NUM, index, FRONT_RING_SIZE);
 	front_state(f, VU_SET_VRING_BASE, index, c.packed ? 0x80008000 : 0);
@@ -172,39 +180,77 @@ static void start_ring(struct front *f, unsigned int index)
 	front_send(f, VU_SET_VRING_KICK, &number, sizeof(number), &f->kick[index], 1);
 }
 
+void front_log_rings(struct front *f)
+{
+	for (unsigned int index = 0; index < 2; index++) {
+		const struct driver *d = index ? &f->tx : &f->rx;
+		struct vhost_vring_addr a = ring_addr(f, index);
+
+		a.flags = 1U << VHOST_VRING_F_LOG;
+		a.log_guest_addr = d->used + (index ? FRONT_TX_SHIFT : 0);
+		front_send(f, VU_SET_VRING_ADDR, &a, sizeof(a), NULL, 0);
+	}
+}
+
+struct table {
+	uint32_t n, pad;
+	struct vu_mem_region region[VU_MAX_FDS];
+};
+
+static void add_region(struct table *tab, int *fd, const struct guest_region *r,
+		       uint64_t shift, uint64_t from, uint64_t to, uint64_t uva)
+{
+	fd[tab->n] = dup(r->fd);
+	assert_true(fd[tab->n] >= 0);
+	tab->region[tab->n++] =
+		(struct vu_mem_region){ r->gpa + shift + from, to - from, uva, from };
+}
+
+void front_table(struct front *f, bool other)
+{
+	const struct guest_region *ring = &f->tx_guest.region[GUEST_REGIONS - 1], *r;
+	struct table tab = { 0 };
+	int fd[VU_MAX_FDS];
+
+	for (unsigned int i = 0; i < GUEST_REGIONS - 1; i++) {
+		uint64_t uva = GUEST_UVA + (other ? 0x5000000000ULL : 0), cut = 0;
+
+		r = &f->guest.region[i];
+		/* The first one in two, with a border where a buffer may lie. */
+		if (other && !i) {
+			cut = 0x10000;
+			add_region(&tab, fd, r, 0, 0, cut, uva + r->gpa);
+			uva += 0x1000000000ULL;
+		}
+		add_region(&tab, fd, r, 0, cut, r->size, uva + r->gpa + cut);
+	}
+	/* Rings are named by the front end's addresses. */
+	r = &f->guest.region[GUEST_REGIONS - 1];
+	add_region(&tab, fd, r, 0, 0, r->size, GUEST_UVA + r->gpa);
+	add_region(&tab, fd, ring, FRONT_TX_SHIFT, 0, ring->size,
+		   GUEST_UVA + ring->gpa + FRONT_TX_SHIFT);
+	front_send(f, VU_SET_MEM_TABLE, &tab, 8 + tab.n * sizeof(tab.region[0]), fd,
+		   tab.n);
+	for (unsigned int i = 0; i < tab.n; i++)
+		close(fd[i]);
+}
+
 void front_up(struct front *f, uint64_t features)
 {
 	const uint64_t want = features | BIT(30), protocol = 0x1801f;
-	struct {
-		uint32_t n, pad;
-		struct vu_mem_region region[GUEST_REGIONS + 1];
-	} tab = { .n = GUEST_REGIONS + 1 };
-	const struct guest_region *ring = &f->tx_guest.region[GUEST_REGIONS - 1];
-	int fd[GUEST_REGIONS + 1];
-
-	for (unsigned int i = 0; i < GUEST_REGIONS; i++) {
-		const struct guest_region *r = &f->guest.region[i];
-
-		tab.region[i] =
-			(struct vu_mem_region){ r->gpa, r->size, GUEST_UVA + r->gpa, 0 };
-		fd[i] = r->fd;
-	}
-	tab.region[GUEST_REGIONS] =
-		(struct vu_mem_region){ ring->gpa + FRONT_TX_SHIFT, ring->size,
-					GUEST_UVA + ring->gpa + FRONT_TX_SHIFT, 0 };
-	fd[GUEST_REGIONS] = ring->fd;
+	uint8_t reply[VU_HDR_SIZE];
 
 	front_count(f->call[0]);
 	front_count(f->call[1]);
 	front_send(f, VU_SET_OWNER, NULL, 0, NULL, 0);
 	front_send(f, VU_SET_PROTOCOL_FEATURES, &protocol, 8, NULL, 0);
 	front_send(f, VU_SET_FEATURES, &want, 8, NULL, 0);
-	front_send(f, VU_SET_MEM_TABLE, &tab, sizeof(tab), fd, GUEST_REGIONS + 1);
+	front_table(f, false);
 	for (unsigned int i = 0; i < 2; i++) {
 		start_ring(f, i);
 		front_state(f, VU_SET_VRING_ENABLE, i, 1);
 	}
-	assert_int_equal(front_reply(f, &tab, sizeof(tab)), -EAGAIN);
+	assert_int_equal(front_reply(f, reply, sizeof(reply)), -EAGAIN);
 	/* Each is told once that there may be something. */
 	assert_int_equal(front_count(f->call[0]), 1);
 	assert_int_equal(front_count(f->call[1]), 1);

@@ -53,6 +53,13 @@ int front_reply(struct front *f, void *buf, size_t size);
 /** front_up() - features, memory, both rings, enabled */
 void front_up(struct front *f, uint64_t features);
 
+/** front_table() - the memory table; @other: the same memory in more regions, by other
+ * descriptors, at other addresses of the front end's */
+void front_table(struct front *f, bool other);
+
+/** front_log_rings() - what the device writes in rings is to be logged, where it is */
+void front_log_rings(struct front *f);
+
 /** front_state() - a request with a ring's number and a value */
 void front_state(struct front *f, uint32_t request, uint32_t index, uint32_t num);
 
