@@ -84,7 +84,7 @@ part_plain()
 	# ---- the plain way ---------------------------------------------------------------------
 	gn_check "attach" gives 0 attach v0
 	gn_check "status says so" attached v0
-	gn_check "native mode on veth" is v0 '.mode == "native" and .abi == 2 and .mtu == 1500 and .max_frame == 1522'
+	gn_check "native mode on veth" is v0 '.mode == "native" and .abi == 3 and .mtu == 1500 and .max_frame == 1522'
 	id=$(g status -j v0 | jq .interfaces[0].program_id)
 	gn_check "attach again says so and changes nothing" refuses 0 "already attached" attach v0
 	gn_check "the same program" is v0 ".program_id == $id"
