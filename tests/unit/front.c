@@ -206,16 +206,30 @@ static void add_region(struct table *tab, int *fd, const struct guest_region *r,
 		(struct vu_mem_region){ r->gpa + shift + from, to - from, uva, from };
 }
 
+/* Rings are named by the front end's addresses, which stay. */
+static void add_rings(const struct front *f, struct table *tab, int *fd)
+{
+	const struct guest_region *rx = &f->guest.region[GUEST_REGIONS - 1];
+	const struct guest_region *tx = &f->tx_guest.region[GUEST_REGIONS - 1];
+
+	add_region(tab, fd, rx, 0, 0, rx->size, GUEST_UVA + rx->gpa);
+	add_region(tab, fd, tx, FRONT_TX_SHIFT, 0, tx->size,
+		   GUEST_UVA + tx->gpa + FRONT_TX_SHIFT);
+}
+
 void front_table(struct front *f, bool other)
 {
-	const struct guest_region *ring = &f->tx_guest.region[GUEST_REGIONS - 1], *r;
+	uint64_t uva = GUEST_UVA + (other ? 0x5000000000ULL : 0);
 	struct table tab = { 0 };
 	int fd[VU_MAX_FDS];
 
+	/* First, so that the device is not likely to map them where they were. */
+	if (other)
+		add_rings(f, &tab, fd);
 	for (unsigned int i = 0; i < GUEST_REGIONS - 1; i++) {
-		uint64_t uva = GUEST_UVA + (other ? 0x5000000000ULL : 0), cut = 0;
+		const struct guest_region *r = &f->guest.region[i];
+		uint64_t cut = 0;
 
-		r = &f->guest.region[i];
 		/* The first one in two, with a border where a buffer may lie. */
 		if (other && !i) {
 			cut = 0x10000;
@@ -224,11 +238,8 @@ void front_table(struct front *f, bool other)
 		}
 		add_region(&tab, fd, r, 0, cut, r->size, uva + r->gpa + cut);
 	}
-	/* Rings are named by the front end's addresses. */
-	r = &f->guest.region[GUEST_REGIONS - 1];
-	add_region(&tab, fd, r, 0, 0, r->size, GUEST_UVA + r->gpa);
-	add_region(&tab, fd, ring, FRONT_TX_SHIFT, 0, ring->size,
-		   GUEST_UVA + ring->gpa + FRONT_TX_SHIFT);
+	if (!other)
+		add_rings(f, &tab, fd);
 	front_send(f, VU_SET_MEM_TABLE, &tab, 8 + tab.n * sizeof(tab.region[0]), fd,
 		   tab.n);
 	for (unsigned int i = 0; i < tab.n; i++)
