@@ -124,7 +124,8 @@ sent_all() { [ "$(vm1 tx_frames)" = "$1" ]; }
 transmit()
 {
 	local before=$1 name=$2 dev=$3 sent
-	pmd "$dev" txonly --burst=32
+	shift 3
+	pmd "$dev" txonly --burst=32 "$@"
 	gn_wait 20 sent_more "$before" 20000 || {
 		gn_fail "$name" "nothing is sent"
 		pmd_end
@@ -327,6 +328,53 @@ queues()
 	gn_world_end
 }
 
+# datagrams COUNT - to the instance from as many ports as there may be flows
+datagrams()
+{
+	gn_exec peer python3 - "$VM" "$1" <<-'PY'
+	import socket, sys
+	s = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(128)]
+	for i in range(int(sys.argv[2])):
+	    s[i % len(s)].sendto(b'x' * 200, (sys.argv[1], 7000))
+	PY
+}
+
+# each_queue rx|tx - has every one of the eight seen packets?
+each_queue()
+{
+	local n
+	n=$(grep -c 'NIC extended statistics' "$GN_TMP/PMD.log")
+	pmd_cmd 'show port xstats 0'
+	pmd_cmd 'show port stats 0'
+	gn_wait 10 xstats_shown "$n" || return 1
+	[ "$(tac "$GN_TMP/PMD.log" | awk -v dir="$1" '
+		/NIC extended statistics/ { exit }
+		$1 ~ "^" dir "_q[0-7]_(good_)?packets:$" && $2 > 0 { print $1 }' |
+		sort -u | wc -l)" = 8 ]
+}
+
+xstats_shown()
+{
+	[ "$(grep -c 'NIC extended statistics' "$GN_TMP/PMD.log")" -gt "$1" ] &&
+		tac "$GN_TMP/PMD.log" | sed '/NIC extended statistics/q' | grep -q 'Tx-pps'
+}
+
+# The most that there are: all of them receive, and what all of them send is counted.
+all_queues()
+{
+	pair_world 2
+	pmd "queues=8,mrg_rxbuf=1" icmpecho --rxq=8 --txq=8 --nb-cores=1
+	round_trips "2 workers, 8 queue pairs"
+	datagrams 2000 || gn_die "the datagrams were not sent"
+	gn_check "8 queue pairs: every receive queue is used" gn_wait 10 each_queue rx
+	pmd_end
+	transmit "$(vm1 tx_frames)" "8 queue pairs: all that was sent was taken" \
+		"queues=8,mrg_rxbuf=1" --rxq=8 --txq=8 --nb-cores=1
+	gn_check "8 queue pairs: no fault" no_faults
+	gn_check "8 queue pairs: nothing sent was bad" test "$(vm1 tx_bad)" = 0
+	gn_world_end
+}
+
 command -v dpdk-testpmd >/dev/null || gn_die "dpdk-testpmd is missing: make deps"
 
 server_world
@@ -349,3 +397,4 @@ gn_world_end
 queues 1 2
 queues 2 2
 queues 2 1
+all_queues
