@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 #
-# Two Linux guests on one daemon, one with long packed rings and two queue pairs, the other
-# with a split ring and a QEMU that listens: jumbo frames, iperf3, and each other's TCP;
+# Two Linux guests on one daemon with two queue pairs each, one with long packed rings, the
+# other with split rings and a QEMU that listens: jumbo frames, iperf3, and each other's TCP;
 # the daemon killed under them, and once more while one of them is reset.
 
 # shellcheck source=tests/vhost/qemu-lib.sh
@@ -11,7 +11,7 @@
 # feature_bit NAME BIT - did guest and back end agree on it?
 feature_bit() { [ "$(guest "$1" "cut -c$(($2 + 1)) /sys/bus/virtio/devices/virtio0/features")" = "$3" ]; }
 
-two_queues() { guest vm1 "ethtool -L eth0 combined 2 && ethtool -l eth0 | sed '1,/Current/d' | grep -q 'Combined:[[:space:]]*2'"; }
+two_queues() { guest "$1" "ethtool -L eth0 combined 2 && ethtool -l eth0 | sed '1,/Current/d' | grep -q 'Combined:[[:space:]]*2'"; }
 
 # guest_copy FROM TO ADDRESS MIB - by TCP from guest to guest
 guest_copy()
@@ -61,11 +61,13 @@ qemu_host 9000
 QEMU_SMP=2 QEMU_NETDEV=,queues=2 \
 	QEMU_DEVICE=,romfile=,packed=on,mq=on,rx_queue_size=1024,tx_queue_size=1024 \
 	qemu_boot vm1 "$GN_TMP/vm1.vu"
-QEMU_MAC=$GN_MAC2 QEMU_CHARDEV=,server=on,wait=off qemu_boot vm2 "$GN_TMP/vm2.vu"
+QEMU_MAC=$GN_MAC2 QEMU_CHARDEV=,server=on,wait=off QEMU_SMP=2 QEMU_NETDEV=,queues=2 \
+	QEMU_DEVICE=,romfile=,mq=on qemu_boot vm2 "$GN_TMP/vm2.vu"
 gn_ok "both boot"
 gn_check "packed ring" feature_bit vm1 34 1
 gn_check "split ring" feature_bit vm2 34 0
-gn_check "two queue pairs" two_queues
+gn_check "two queue pairs, packed" two_queues vm1
+gn_check "two queue pairs, split" two_queues vm2
 gn_check "rings of 1024" test "$(guest vm1 "ethtool -g eth0" | awk '/^[RT]X:/ && $2 == 1024' | wc -l)" = 4
 guest_up vm1 11 9000
 guest_up vm2 12 9000

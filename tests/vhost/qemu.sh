@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 #
 # A Linux guest in QEMU behind the vhost-user port: offloads, data intact both ways,
-# super-packets in, TSO out; the guest reset, the daemon killed under it.
+# super-packets in, TSO out; the guest rebooted from inside under traffic, reset, the daemon
+# killed under it. And one with a packed ring, rebooted without a goodbye.
 
 # shellcheck source=tests/vhost/qemu-lib.sh
 . "$(dirname "$0")/qemu-lib.sh"
@@ -67,8 +68,28 @@ cat "$GN_TMP/merged"
 gn_check "no fault" no_faults
 
 # ---- the guest's driver starts anew -------------------------------------------------
+# reboots NAME COMMAND TIMES - the guest itself does it; has it come up so often then?
+reboots()
+{
+	echo "0 $2" >&"${QEMU_FD[$1]}"
+	qemu_ready "$1" "$3"
+}
+
+gn_spawn FLOOD gn_exec peer ping -q -i 0.002 -s 1400 $VM
+if reboots vm1 "reboot -f" 2; then
+	gn_check "the same QEMU" gn_not gn_gone "${QEMU_PID[vm1]}"
+	guest_up vm1 11
+	gn_check "after a reboot by the guest, under traffic" gn_wait 20 answers $VM
+	gn_stop "$FLOOD"
+	gn_check "data to it after the reboot" merged copy_in vm1 $VM
+	gn_check "data from it after the reboot" segmented copy_out vm1 $PEER 4
+	gn_check "no fault by the reboot" no_faults
+else
+	gn_fail "after a reboot by the guest" "it does not come up"
+fi
+
 qmp vm1 system_reset >/dev/null
-if qemu_ready vm1 2; then
+if qemu_ready vm1 3; then
 	guest_up vm1 11
 	gn_check "after a reset" gn_wait 20 answers $VM
 	gn_check "data after a reset" merged copy_in vm1 $VM
@@ -83,6 +104,24 @@ gn_check "daemon killed and started again" gn_wait 20 answers $VM
 gn_check "data to the guest after that" merged copy_in vm1 $VM
 gn_check "data from the guest after that" copy_out vm1 $PEER 4
 gn_check "no fault in the end" no_faults
-
 qemu_end vm1
+
+# ---- one queue pair, packed ring ------------------------------------------------------
+QEMU_MAC=$GN_MAC2 QEMU_DEVICE=,romfile=,packed=on qemu_boot vm2 "$GN_TMP/vm2.vu"
+packed() { [ "$(guest vm2 "cut -c35 /sys/bus/virtio/devices/virtio0/features")" = 1 ]; }
+gn_check "packed ring" packed
+guest_up vm2 12
+gn_check "data to the packed ring" copy_in vm2 10.0.0.12
+gn_check "data from the packed ring" copy_out vm2 $PEER 4
+if reboots vm2 "echo b >/proc/sysrq-trigger" 2; then
+	guest_up vm2 12
+	gn_check "after a reboot by SysRq" gn_wait 20 answers 10.0.0.12
+	gn_check "data to the packed ring after that" copy_in vm2 10.0.0.12
+	gn_check "data from the packed ring after that" copy_out vm2 $PEER 4
+else
+	gn_fail "after a reboot by SysRq" "it does not come up"
+fi
+gn_check "no fault at either" test "$(gn_count faults)" = 0
+
+qemu_end vm2
 gn_world_end
