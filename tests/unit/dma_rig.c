@@ -125,7 +125,7 @@ static void send_table(struct dma_rig *r, bool far_too)
 	int fd[GUEST_REGIONS + 1];
 	unsigned int n = 0;
 
-	for (unsigned int i = 0; i < GUEST_REGIONS + far_too; i++) {
+	for (unsigned int i = 0; i < GUEST_REGIONS + (unsigned int)far_too; i++) {
 		bool is_far = i == GUEST_REGIONS;
 		uint64_t gpa = is_far ? DMA_FAR : i ? r->g.region[i].gpa : r->first_gpa;
 
