@@ -250,10 +250,11 @@ group_fuzz()
 	done
 }
 
-# Installed and uninstalled files, and a program built against the installed library.
+# Installed and uninstalled files; programs built against the installed libraries: those of the
+# manual pages, by the command that the pages give.
 packaging()
 {
-	local root=$B/test/root flags
+	local root=$B/test/root flags page n=0
 
 	set -e
 	rm -rf "$root"
@@ -275,10 +276,25 @@ packaging()
 	# shellcheck disable=SC2086 # a list of flags
 	cc -Wall -Werror -o "$B/test/client" "$B/test/client.c" $flags
 	"$B/test/client"
+	for page in "$root"/usr/share/man/man3/*.3; do
+		grep -q '^#include' "$page" || continue
+		sed -n '/^#include/,/^\.Ed$/{/^\.Ed$/d;s/\\e/\\/g;p}' "$page" >"$B/test/example.c"
+		flags=$(sed -nE 's/^\.Ql cc example\.c (.*) \.$/\1/p' "$page")
+		( cd "$B/test" && export PKG_CONFIG_SYSROOT_DIR=$root \
+			PKG_CONFIG_PATH=$root/usr/lib/pkgconfig &&
+			eval "cc -Wall -Wextra -Werror -o example example.c ${flags:?no command: $page}" )
+		n=$((n + 1))
+	done
+	[ $n = 2 ]
+	# What the synopses include is there, and every guide that is named.
+	sed -nE 's/^\.In (ghost.*)/\1/p' "$root"/usr/share/man/man3/*.3 |
+		while read -r page; do [ -f "$root/usr/include/$page" ]; done
+	grep -oE 'docs/[a-z-]+\.md' README.md |
+		while read -r page; do [ -f "$root/usr/share/doc/ghostnic/${page#docs/}" ]; done
 	make -s B="$B" DESTDIR="$root" PREFIX=/usr uninstall
 	[ -z "$(find "$root" ! -type d)" ]
 	[ -z "$(find "$root" -name '*ghostnic*')" ]
-	rm -rf "$root" "$B/test/client" "$B/test/client.c"
+	rm -rf "$root" "$B"/test/client "$B"/test/client.c "$B"/test/example "$B"/test/example.c
 }
 
 # present - what tests could leave, a line each: processes of ours, mounts, pins, namespaces
