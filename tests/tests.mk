@@ -116,6 +116,7 @@ LIB_H      := $(wildcard user/lib/*.h)
 # What a VMM that migrates includes; see docs/migrate.md.
 MIGRATE_H  := digest.h ram.h state.h dirty/dirty.h precopy/incoming.h precopy/precopy.h \
 	stream/chan.h stream/receiver.h stream/sender.h stream/wire.h
+DOCS       := README.md LICENSE $(wildcard docs/*.md)
 MAN_PAGES  := $(wildcard man/*.[1-8])
 UNITS      := $(wildcard user/daemon/*.service)
 
@@ -128,7 +129,7 @@ INSTALLED := $(B)/ghostnic:$(BINDIR):755 $(B)/ghostnicd:$(SBINDIR):755 \
 	$(foreach h,$(MIGRATE_H),vm-migrate/$(h):$(INCLUDEDIR)/ghostnic/migrate/$(patsubst ./%,%,$(dir $(h))):644) \
 	$(foreach m,$(MAN_PAGES),$(m):$(MANDIR)/man$(subst .,,$(suffix $(m))):644) \
 	$(foreach u,$(UNITS),$(B)/$(notdir $(u)):$(UNITDIR):644) \
-	README.md:$(DOCDIR):644 LICENSE:$(DOCDIR):644
+	$(foreach d,$(DOCS),$(d):$(DOCDIR):644)
 
 $(B)/libghostnic.pc: user/lib/libghostnic.pc.in
 $(B)/libvm-migrate.pc: vm-migrate/libvm-migrate.pc.in

@@ -17,7 +17,7 @@ all: $(B)/libghostmem-file.so
 INSTALLED += $(B)/ghostmem:$(BINDIR):755 $(B)/ghostmemd:$(SBINDIR):755 $(B)/ghostmem-kv:$(BINDIR):755 \
 	$(SHARE_A):$(LIBDIR):644 $(B)/libghostmem-file.so:$(LIBDIR):644 $(B)/libghostmem.pc:$(LIBDIR)/pkgconfig:644 \
 	user/share/ghostmem.h:$(INCLUDEDIR):644 $(B)/ghostmemd.service:$(UNITDIR):644 \
-	user/share/example/kv.c:$(DOCDIR):644 docs/share.md:$(DOCDIR):644
+	user/share/example/kv.c:$(DOCDIR):644
 $(B)/ghostmemd.service: user/share/agent/ghostmemd.service
 	$(call say,GEN,$@)mkdir -p $(@D) && sed 's|@SBINDIR@|$(SBINDIR)|' $< >$@
 install: $(B)/ghostmemd.service $(SHARE_PROG) $(SHARE_A) $(B)/ghostmem-kv $(B)/libghostmem-file.so $(B)/libghostmem.pc
