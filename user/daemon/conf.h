@@ -49,7 +49,7 @@ struct daemon_conf {
 	enum poll_mode poll;	    /* default adaptive */
 	enum agg_checksum checksum; /* default verify */
 	uint32_t flush_us;	    /* default 0: end of burst */
-	uint32_t chunks;	    /* per queue, a power of two; default 4096 */
+	uint32_t chunks;	    /* per queue, a power of two; default 8192 */
 	enum log_level log_level;   /* default info */
 	bool foreground;	    /* do not go into the background when ready */
 	bool check_only;	    /* --check: parse, report, exit */

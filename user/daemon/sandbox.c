@@ -27,14 +27,9 @@
 
 static const int keep_caps[] = { CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF };
 
-/* Any arguments. Grouped by who needs them. */
+/* Any arguments, beyond what jail.c allows everybody. */
 static const int allowed[] = {
-	/* packet path */
-	/* threads, time, memory */
-	SCMP_SYS(sched_setaffinity),
-	/* control socket, instances */
-	/* ports that listen on a socket of their own and pass descriptors */
-	/* a vhost-user port that connects, and tries again */
+	SCMP_SYS(sched_setaffinity), /* workers are pinned */
 };
 
 #define BPF(x)                                                                           \

@@ -5,7 +5,7 @@
  *
  * The daemon answers requests on a UNIX stream socket: one line of JSON each way.
  * A request is {"cmd": NAME, ...}; an answer is {"ok": true, ...} or
- * {"ok": false, "error": TEXT}. ghostnic(8) lists the commands.
+ * {"ok": false, "error": TEXT}. ghostnicd(8) lists the commands.
  *
  * Every call opens a connection of its own and shares no state, so any thread
  * may call at any time.
