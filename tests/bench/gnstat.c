@@ -31,7 +31,7 @@
 
 struct counters {
 	uint64_t packets, supers, merged, agg_ns;
-	uint64_t lost; /* kernel: ring full, fill ring empty, dropped */
+	uint64_t lost; /* kernel: ring full, no chunk, other reasons */
 };
 
 static int open_ctl(const char *path)
@@ -85,9 +85,10 @@ static int add_up(const json_t *answer, struct counters *c)
 			c->supers += member(agg, "supers");
 			c->merged += member(agg, "merged");
 			c->agg_ns += member(json_object_get(queue, "worker"), "agg_ns");
+			/* For want of a chunk, too: rx_fill_ring_empty counts the
+			 * same frames once more. */
 			c->lost += member(kernel, "rx_dropped") +
-				   member(kernel, "rx_ring_full") +
-				   member(kernel, "rx_fill_ring_empty_descs");
+				   member(kernel, "rx_ring_full");
 		}
 	}
 	return 0;

@@ -78,8 +78,7 @@ emit_full()
 emit_load()
 {
 	emit cpu_s_per_gb "$(jq -r ".busy_s / (.packets * $SIZE / 1e9)" "$GN_TMP/result.json")" s/GB
-	emit_field latency_us_p50 us
-	emit_field latency_us_p99 us
+	emit_latency
 	emit load_pps "$(jq .pps "$GN_TMP/result.json")" 1/s
 }
 

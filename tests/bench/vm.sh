@@ -256,8 +256,7 @@ at_load()
 {
 	offer "$LOAD" "$(jq -n "$SECONDS_EACH * 2.5")" --stamp || return
 	emit cpu_s_per_gb "$(cpu_s_per_gb)" s/GB
-	emit_field latency_us_p50 us
-	emit_field latency_us_p99 us
+	emit_latency
 }
 
 # The first packets find cold caches, and rings whose guests are just waking up.
