@@ -78,6 +78,16 @@ jumbo_refused()
 	grep -q 'multi-buffer' "$GN_TMP/jumbo"
 }
 
+huge_free() { grep -E "^HugePages_Free: +$1$" /proc/meminfo; }
+
+# pages KIB - 8192 chunks of 2 KiB are on pages of this size
+pages()
+{
+	local free=0
+	[ "$1" = 4 ] || free=8
+	grep "8192 chunks on $1 KiB pages" "$GN_TMP/GN_DAEMON.log" && huge_free $free
+}
+
 beside_filter()
 {
 	gn_exec host xdp-filter load -m native h0 &&
@@ -119,7 +129,10 @@ for mode in native generic; do
 	# In generic mode XDP sees what the peer hands over: frames as on a wire, please.
 	gn_must gn_exec peer ethtool -K p0 tso off gso off >/dev/null
 	gn_check "$mode: the verifier takes the program" attached $mode
+	# Once on each kind of page; this kernel is nobody else's.
+	[ $mode = native ] || echo 16 >/proc/sys/vm/nr_hugepages
 	gn_instances 1500
+	gn_check "$mode: the kind of its pages" pages "$([ $mode = native ] && echo 4 || echo 2048)"
 	gn_check "$mode: ping" gn_ping peer 10.0.0.11
 	gn_check "$mode: TCP in by IPv4" gn_copy peer vm1 10.0.0.11
 	gn_check "$mode: TCP out by IPv6" gn_copy vm1 peer fd00::1
@@ -127,7 +140,9 @@ for mode in native generic; do
 	gn_check "$mode: no counter of damage" nothing_bad
 	[ $mode = generic ] || gn_check "no multi-buffer AF_XDP is noticed" no_multi_buffer
 	gn_world_end
+	gn_check "$mode: all huge pages are free again" huge_free "$([ $mode = native ] && echo 0 || echo 16)"
 done
+echo 0 >/proc/sys/vm/nr_hugepages
 
 # The dispatcher needs what not every kernel has; this one runs two programs in a row.
 stage "beside another program"
