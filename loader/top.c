@@ -18,9 +18,9 @@ static const struct {
 	{ "xdp", "", "pass_no_socket", "no daemon on the queue; the host got them" },
 	{ "xdp", "", "pass_oversize", "longer than the MTU; the host got them" },
 	{ "xdp", "", "drop_meta", "no room for metadata in the driver's buffer" },
-	{ "queue", "kernel", "rx_dropped", "kernel: frame does not fit a chunk" },
+	/* What rx_fill_ring_empty counts is among these. */
+	{ "queue", "kernel", "rx_dropped", "kernel: out of chunks, or longer than one" },
 	{ "queue", "kernel", "rx_ring_full", "receive ring full: worker too slow" },
-	{ "queue", "kernel", "rx_fill_ring_empty", "fill ring empty: out of chunks" },
 	{ "queue", "kernel", "rx_invalid",
 	  "kernel: invalid descriptor in the fill ring" },
 	{ "queue", "kernel", "tx_invalid", "kernel: invalid descriptor to send" },

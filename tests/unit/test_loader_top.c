@@ -101,6 +101,28 @@ static void test_drops(void **state)
 	json_decref(b);
 }
 
+/* The kernel counts a frame without a chunk twice; it was lost once. */
+static void test_no_chunk(void **state)
+{
+	json_t *a = snap(10, 1), *b = snap(12, 3), *kernel, *r;
+
+	kernel = json_object_get(
+		json_array_get(
+			json_object_get(
+				json_array_get(json_object_get(b, "interfaces"), 0),
+				"queues"),
+			0),
+		"kernel");
+	json_object_set_new(kernel, "rx_dropped", json_integer(9));
+	json_object_set_new(kernel, "rx_fill_ring_empty", json_integer(9));
+	r = top_compute(a, b);
+	assert_int_equal(json_array_size(json_object_get(r, "drops")), 6);
+	assert_null(drop_of(r, "rx_fill_ring_empty"));
+	json_decref(r);
+	json_decref(a);
+	json_decref(b);
+}
+
 /* A restarted daemon counts from 0: no negative rates. */
 static void test_restart(void **state)
 {
@@ -201,10 +223,10 @@ static void test_fmt_si(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_rates),	cmocka_unit_test(test_drops),
-		cmocka_unit_test(test_restart), cmocka_unit_test(test_no_daemon),
-		cmocka_unit_test(test_render),	cmocka_unit_test(test_terminal_safe),
-		cmocka_unit_test(test_fmt_si),
+		cmocka_unit_test(test_rates),	      cmocka_unit_test(test_drops),
+		cmocka_unit_test(test_no_chunk),      cmocka_unit_test(test_restart),
+		cmocka_unit_test(test_no_daemon),     cmocka_unit_test(test_render),
+		cmocka_unit_test(test_terminal_safe), cmocka_unit_test(test_fmt_si),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

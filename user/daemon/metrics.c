@@ -37,7 +37,8 @@ static const struct field port_fields[] = { PORT_COUNTERS(PORT_ENTRY) };
 
 /* The kernel's own counters of the socket; if_xdp.h, struct xdp_statistics. */
 static const struct field kernel_fields[] = {
-	{ "rx_dropped", "frames dropped by the kernel: other reasons",
+	{ "rx_dropped",
+	  "frames dropped by the kernel: no chunk in the fill ring, or other reasons",
 	  offsetof(struct xdp_statistics, rx_dropped) },
 	{ "rx_ring_full", "frames dropped by the kernel: receive ring full",
 	  offsetof(struct xdp_statistics, rx_ring_full) },
