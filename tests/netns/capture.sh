@@ -74,15 +74,22 @@ sums_right()
 	[ "$good" -gt 1000 ] && ! grep -m 3 -E 'incorrect|bad cksum|truncated' "$GN_TMP/dump"
 }
 
+# instances ARGS... - the daemon: vm1 behind shared memory, vm2 behind a TAP
+instances()
+{
+	gn_must gn_daemon host --iface h0 --instance "vm1,mac=$GN_MAC1,port=shm:$SOCK" \
+		--instance "vm2,mac=$GN_MAC2,port=tap:vm2" "$@"
+	gn_vm 2 1500
+	: >"$GN_TMP/CLIENT.log"
+	gn_spawn CLIENT gn_exec vm1 "$PEER" "$SOCK" tap vm1
+	gn_wait 5 grep -q ready "$GN_TMP/CLIENT.log" || gn_die "no client on $SOCK"
+	gn_must gn_exec vm1 ip link set dev vm1 address "$GN_MAC1" mtu 1500 up
+	gn_addr vm1 vm1 11
+}
+
 gn_file 8
 gn_world 1500
-gn_must gn_daemon host --iface h0 --instance "vm1,mac=$GN_MAC1,port=shm:$SOCK" \
-	--instance "vm2,mac=$GN_MAC2,port=tap:vm2"
-gn_vm 2 1500
-gn_spawn CLIENT gn_exec vm1 "$PEER" "$SOCK" tap vm1
-gn_wait 5 grep -q ready "$GN_TMP/CLIENT.log" || gn_die "no client on $SOCK"
-gn_must gn_exec vm1 ip link set dev vm1 address "$GN_MAC1" mtu 1500 up
-gn_addr vm1 vm1 11
+instances
 
 # both VM ADDRESS PORT - an instance, whatever its port is
 both()
@@ -141,5 +148,35 @@ gn_wait 5 gn_gone "$CAPTURE" || gn_fail "a removed instance ends its capture" "i
 wait "$CAPTURE"
 gn_check "a removed instance ends its capture, which fails" test $? = 1
 gn_check "and leaves a whole file" tcpdump -nn -r "$GN_TMP/c.pcapng"
+gn_stop "$CLIENT"
+gn_world_end
+
+# ---- two queues, which the client and the capture have each ----
+# by_queue N - packets that came by it
+by_queue() { gn_ghostnic stats -j | jq ".interfaces[0].queues[] | select(.queue == $1) | .agg.packets"; }
+
+# flows VM ADDRESS - eight of them, again if all are on one queue: their hashes say which
+flows()
+{
+	rm -f "$GN_TMP/iperf.json"
+	gn_iperf peer "$1" "$2" -n 8M -P 8 && above 100 by_queue 0 && above 100 by_queue 1
+}
+
+# ports FILE - of how many ports of the peer does it have data?
+ports() { show "$1" 'src host 10.0.0.1 and tcp dst port 5201' | awk '{ print $3 }' | sort -u | wc -l; }
+
+GN_QUEUES=2 gn_world 1500
+instances --queues 2
+for vm in vm1 vm2; do
+	addr=10.0.0.1${vm#vm}
+	gn_check "two queues, $vm: a file in" gn_wait 10 gn_copy peer $vm "$addr"
+	gn_check "two queues, $vm: a file out" gn_copy $vm peer 10.0.0.1
+	gn_server $vm
+	capture "$GN_TMP/$vm.pcapng" --instance $vm -s 100
+	gn_check "two queues, $vm: several flows, by both" gn_wait 20 flows $vm "$addr"
+	gn_check "two queues, $vm: the capture ends well" captured
+	gn_check "two queues, $vm: every flow was captured" above 8 ports "$GN_TMP/$vm.pcapng"
+	gn_check "two queues, $vm: nothing refused" test "$(gn_count tx_bad)" = 0
+done
 gn_stop "$CLIENT"
 gn_world_end

@@ -243,13 +243,14 @@ gn_two_hosts()
 }
 
 # gn_world MTU [ATTACH-ARG...] - namespaces, veth, pins; XDP attached; no daemon yet
+# GN_QUEUES: of both ends of the veth, if not one
 gn_world()
 {
 	local mtu=$1
 	shift
 	gn_bpffs
 	gn_ns peer host vm1 vm2
-	gn_veth peer p0 host h0 "$mtu"
+	gn_veth peer p0 host h0 "$mtu" "${GN_QUEUES:-1}"
 	gn_addr peer p0 1
 	gn_addr host h0 2
 	# As attach advises: a tag that stays beside the frame is hidden from XDP.
