@@ -115,6 +115,8 @@ static void bench_bitmap(const struct ram *ram, const char *variant)
 		uint64_t began;
 
 		memset(map, 0, ram_words(ram) * 8);
+		for (unsigned int k = 0; k < DIRTY_BY_COUNT; k++)
+			memset(by[k], 0, ram_words(ram) * 8);
 		for (uint64_t n = dirty_pages(ram); n; n--) {
 			uint64_t page = rnd() % ram->pages;
 

@@ -67,18 +67,6 @@ static uint64_t take_atomic_scalar(uint64_t *dst, uint64_t *src, size_t words)
 	return n;
 }
 
-static void scatter_scalar(uint64_t *dst, uint64_t *also, uint64_t *src, size_t words)
-{
-	for (size_t i = 0; i < words; i++) {
-		if (!src[i])
-			continue;
-		dst[i] |= src[i];
-		if (also)
-			also[i] |= src[i];
-		src[i] = 0;
-	}
-}
-
 static size_t skip_scalar(const uint64_t *map, size_t words, uint64_t fill)
 {
 	size_t i = 0;
@@ -92,7 +80,7 @@ static size_t skip_scalar(const uint64_t *map, size_t words, uint64_t fill)
 
 static struct bitmap_impl impls[MAX_IMPLS] = {
 	{ "scalar", count_scalar, merge_scalar, take_scalar, take_atomic_scalar,
-	  scatter_scalar, skip_scalar },
+	  skip_scalar },
 };
 static unsigned int nimpls = 1;
 static const struct bitmap_impl *impl = &impls[0];
@@ -190,11 +178,6 @@ uint64_t bitmap_take(uint64_t *dst, uint64_t *src, size_t words)
 uint64_t bitmap_take_atomic(uint64_t *dst, uint64_t *src, size_t words)
 {
 	return impl->take_atomic(dst, src, words);
-}
-
-void bitmap_scatter(uint64_t *dst, uint64_t *also, uint64_t *src, size_t words)
-{
-	impl->scatter(dst, also, src, words);
 }
 
 /* Some bits of a word of the source */

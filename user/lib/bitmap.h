@@ -77,12 +77,6 @@ uint64_t bitmap_take(uint64_t *dst, uint64_t *src, size_t words);
  */
 uint64_t bitmap_take_atomic(uint64_t *dst, uint64_t *src, size_t words);
 
-/**
- * bitmap_scatter() - @dst |= @src, @also |= @src, @src = 0, in one pass
- * @also:	NULL: only @dst
- */
-void bitmap_scatter(uint64_t *dst, uint64_t *also, uint64_t *src, size_t words);
-
 enum bitmap_how { BITMAP_MERGE, BITMAP_TAKE, BITMAP_TAKE_ATOMIC };
 
 /**

@@ -13,7 +13,6 @@ struct bitmap_impl {
 	uint64_t (*merge)(uint64_t *dst, const uint64_t *src, size_t words);
 	uint64_t (*take)(uint64_t *dst, uint64_t *src, size_t words);
 	uint64_t (*take_atomic)(uint64_t *dst, uint64_t *src, size_t words);
-	void (*scatter)(uint64_t *dst, uint64_t *also, uint64_t *src, size_t words);
 	/* first word that is not @fill, @words: none */
 	size_t (*skip)(const uint64_t *map, size_t words, uint64_t fill);
 };

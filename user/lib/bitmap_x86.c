@@ -9,7 +9,9 @@
  * The atomic variants look at vectors by plain loads. A lane that is set meanwhile
  * may be missed and is then found the next time; what is taken is taken by an
  * exchange of its word. The thread sanitizer would call these looks races, so they are
- * in functions that it leaves alone.
+ * in functions that it leaves alone. An exchange waits for all stores before it, so those
+ * to the destination, which is seldom in the first cache, come after a block of them; and
+ * which words are to be exchanged is written down without a branch.
  *
  * Any thread; no state. Compiled with target attributes: the rest of the library runs on
  * any x86-64.
@@ -22,14 +24,22 @@
 
 #define AVX2   __attribute__((target("avx2,popcnt")))
 #define AVX512 __attribute__((target("avx512f,avx512vpopcntdq,popcnt")))
+#define BLOCK  256 /* words: their numbers and values stay in the first cache */
 #define RACY   __attribute__((no_sanitize("thread")))
 
-static inline uint64_t exchange(uint64_t *dst, uint64_t *src)
+/* Take the @n words of @src whose numbers are in @list. Return: bits */
+static inline __attribute__((always_inline)) uint64_t
+take_listed(uint64_t *dst, uint64_t *src, const uint64_t *list, size_t n)
 {
-	uint64_t v = __atomic_exchange_n(src, 0, __ATOMIC_SEQ_CST);
+	uint64_t v[BLOCK], found = 0;
 
-	*dst |= v;
-	return v;
+	for (size_t k = 0; k < n; k++)
+		v[k] = __atomic_exchange_n(&src[list[k]], 0, __ATOMIC_SEQ_CST);
+	for (size_t k = 0; k < n; k++) {
+		found += (uint64_t)__builtin_popcountll(v[k]);
+		dst[list[k]] |= v[k];
+	}
+	return found;
 }
 
 /* ---- AVX2 ------------------------------------------------------------------ */
@@ -124,50 +134,29 @@ AVX2 static uint64_t take256(uint64_t *dst, uint64_t *src, size_t words)
 	return sum256(n) + more;
 }
 
-RACY AVX2 static uint64_t take_atomic256(uint64_t *dst, uint64_t *src, size_t words)
+/* Numbers of the words that are not 0. Return: how many */
+RACY AVX2 static size_t list256(uint64_t *list, const uint64_t *src, size_t words)
 {
-	uint64_t n = 0;
-	size_t i = 0;
+	size_t n = 0;
 
-	for (; i + 4 <= words; i += 4) {
-		__m256i v = _mm256_loadu_si256((const __m256i *)(src + i));
-		__m256i z = _mm256_setzero_si256();
-		unsigned int set = ~(unsigned int)_mm256_movemask_pd(_mm256_castsi256_pd(
-					   _mm256_cmpeq_epi64(v, z))) &
-				   15;
-
-		for (; set; set &= set - 1) {
-			size_t w = i + (size_t)__builtin_ctz(set);
-
-			n += (uint64_t)__builtin_popcountll(exchange(&dst[w], &src[w]));
-		}
+	for (size_t i = 0; i < words; i++) {
+		list[n] = i;
+		n += src[i] != 0;
 	}
-	for (; i < words; i++)
-		if (__atomic_load_n(&src[i], __ATOMIC_RELAXED))
-			n += (uint64_t)__builtin_popcountll(exchange(&dst[i], &src[i]));
 	return n;
 }
 
-AVX2 static void scatter256(uint64_t *dst, uint64_t *also, uint64_t *src, size_t words)
+AVX2 static uint64_t take_atomic256(uint64_t *dst, uint64_t *src, size_t words)
 {
-	size_t i = 0;
+	uint64_t list[BLOCK], found = 0;
 
-	for (; i + 4 <= words; i += 4) {
-		__m256i v = load256(src + i);
+	for (size_t at = 0; at < words; at += BLOCK) {
+		size_t some = words - at < BLOCK ? words - at : BLOCK;
+		size_t n = list256(list, src + at, some);
 
-		if (_mm256_testz_si256(v, v))
-			continue;
-		store256(dst + i, _mm256_or_si256(v, load256(dst + i)));
-		if (also)
-			store256(also + i, _mm256_or_si256(v, load256(also + i)));
-		store256(src + i, _mm256_setzero_si256());
+		found += take_listed(dst + at, src + at, list, n);
 	}
-	for (; i < words; i++) {
-		dst[i] |= src[i];
-		if (also)
-			also[i] |= src[i];
-		src[i] = 0;
-	}
+	return found;
 }
 
 AVX2 static size_t skip256(const uint64_t *map, size_t words, uint64_t fill)
@@ -187,7 +176,7 @@ AVX2 static size_t skip256(const uint64_t *map, size_t words, uint64_t fill)
 }
 
 const struct bitmap_impl bitmap_avx2 = {
-	"avx2", count256, merge256, take256, take_atomic256, scatter256, skip256,
+	"avx2", count256, merge256, take256, take_atomic256, skip256,
 };
 
 /* ---- AVX-512 --------------------------------------------------------------- */
@@ -255,43 +244,35 @@ AVX512 static uint64_t take512(uint64_t *dst, uint64_t *src, size_t words)
 	return (uint64_t)_mm512_reduce_add_epi64(n);
 }
 
-RACY AVX512 static uint64_t take_atomic512(uint64_t *dst, uint64_t *src, size_t words)
+/* @list: has room for 7 more, which are overwritten */
+RACY AVX512 static size_t list512(uint64_t *list, const uint64_t *src, size_t words)
 {
-	uint64_t n = 0;
-	size_t i = 0;
+	__m512i number = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
+	size_t n = 0;
 
-	for (; i < words; i += 8) {
+	for (size_t i = 0; i < words; i += 8) {
 		__mmask8 m = words - i < 8 ? tail(words - i) : 0xff;
 		__m512i v = _mm512_maskz_loadu_epi64(m, src + i);
-		unsigned int set = _mm512_test_epi64_mask(v, v);
+		__mmask8 set = _mm512_test_epi64_mask(v, v);
 
-		for (; set; set &= set - 1) {
-			size_t w = i + (size_t)__builtin_ctz(set);
-
-			n += (uint64_t)__builtin_popcountll(exchange(&dst[w], &src[w]));
-		}
+		_mm512_storeu_si512(list + n, _mm512_maskz_compress_epi64(set, number));
+		n += (size_t)__builtin_popcount(set);
+		number = _mm512_add_epi64(number, _mm512_set1_epi64(8));
 	}
 	return n;
 }
 
-AVX512 static void scatter512(uint64_t *dst, uint64_t *also, uint64_t *src, size_t words)
+AVX512 static uint64_t take_atomic512(uint64_t *dst, uint64_t *src, size_t words)
 {
-	size_t i = 0;
+	uint64_t list[BLOCK + 7], found = 0;
 
-	for (; i < words; i += 8) {
-		__mmask8 m = words - i < 8 ? tail(words - i) : 0xff;
-		__m512i v = _mm512_maskz_loadu_epi64(m, src + i), w;
+	for (size_t at = 0; at < words; at += BLOCK) {
+		size_t some = words - at < BLOCK ? words - at : BLOCK;
+		size_t n = list512(list, src + at, some);
 
-		if (!_mm512_test_epi64_mask(v, v))
-			continue;
-		w = _mm512_or_si512(v, _mm512_maskz_loadu_epi64(m, dst + i));
-		_mm512_mask_storeu_epi64(dst + i, m, w);
-		if (also) {
-			w = _mm512_or_si512(v, _mm512_maskz_loadu_epi64(m, also + i));
-			_mm512_mask_storeu_epi64(also + i, m, w);
-		}
-		_mm512_mask_storeu_epi64(src + i, m, _mm512_setzero_si512());
+		found += take_listed(dst + at, src + at, list, n);
 	}
+	return found;
 }
 
 AVX512 static size_t skip512(const uint64_t *map, size_t words, uint64_t fill)
@@ -311,7 +292,7 @@ AVX512 static size_t skip512(const uint64_t *map, size_t words, uint64_t fill)
 }
 
 const struct bitmap_impl bitmap_avx512 = {
-	"avx512", count512, merge512, take512, take_atomic512, scatter512, skip512,
+	"avx512", count512, merge512, take512, take_atomic512, skip512,
 };
 
 #endif /* __x86_64__ */

@@ -2,8 +2,8 @@
 /*
  * dirty: the set of a VM's dirty logs; see dirty.h.
  *
- * If it matters who wrote a page, each source reports into a scratch bitmap first,
- * and one pass moves that to where it belongs; else sources write to the result itself.
+ * If it matters who wrote a page, each source reports into the bitmap of its kind, which is
+ * merged into the result when all have; else sources write to the result itself.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,7 +12,6 @@
 #include "../../user/lib/bitmap.h"
 #include "../../user/lib/clock.h"
 #include "../../user/lib/log.h"
-#include "../table.h"
 #include "dirty.h"
 
 int dirty_set_create(const struct ram *ram, struct dirty_set **set)
@@ -22,11 +21,6 @@ int dirty_set_create(const struct ram *ram, struct dirty_set **set)
 	if (!s)
 		return -ENOMEM;
 	s->ram = ram;
-	s->scratch = calloc(ram_words(ram) + 1, sizeof(*s->scratch));
-	if (!s->scratch) {
-		free(s);
-		return -ENOMEM;
-	}
 	*set = s;
 	return 0;
 }
@@ -38,7 +32,6 @@ void dirty_set_destroy(struct dirty_set *set)
 	dirty_set_stop(set);
 	for (unsigned int i = 0; i < set->nsrc; i++)
 		set->src[i]->ops->destroy(set->src[i]);
-	free(set->scratch);
 	free(set);
 }
 
@@ -106,7 +99,6 @@ int dirty_set_start(struct dirty_set *set, const char **failed)
 		return -EBUSY;
 	dirty_set_hasty(set, false);
 	set_last(set, false);
-	table_ready(set->scratch, ram_words(set->ram) * sizeof(*set->scratch));
 	for (unsigned int i = 0; i < set->nsrc; i++) {
 		set->src[i]->lazy = set->lazy && set->src[i]->ops->arm;
 		err = set->src[i]->ops->start(set->src[i]);
@@ -132,14 +124,12 @@ void dirty_set_stop(struct dirty_set *set)
 
 /* The log of @src is lost. */
 static void doubt(struct dirty_set *set, struct dirty_source *src, int err,
-		  uint64_t *bitmap, uint64_t *by)
+		  uint64_t *bitmap)
 {
 	src->in_doubt++;
 	log_limited(LOG_LVL_WARN, "%s: dirty log failed (%s): all memory counts as dirty",
 		    src->ops->name, strerror(-err));
 	ram_mark_all(set->ram, bitmap);
-	if (by)
-		ram_mark_all(set->ram, by);
 }
 
 int dirty_set_harvest(struct dirty_set *set, uint64_t *bitmap, uint64_t **by,
@@ -147,26 +137,29 @@ int dirty_set_harvest(struct dirty_set *set, uint64_t *bitmap, uint64_t **by,
 {
 	size_t words = ram_words(set->ram);
 	uint64_t all = set->ram->bytes >> RAM_PAGE_SHIFT;
+	unsigned int kinds = 0;
 
 	memset(found, 0, sizeof(*found));
 	for (unsigned int i = 0; i < set->nsrc; i++) {
 		struct dirty_source *src = set->src[i];
-		uint64_t *mine = by ? by[src->ops->by] : NULL;
+		uint64_t *mine = by && by[src->ops->by] ? by[src->ops->by] : bitmap;
 		uint64_t began = clock_ns();
-		int64_t n = src->ops->harvest(src, mine ? set->scratch : bitmap);
+		int64_t n = src->ops->harvest(src, mine);
 
-		/* Also after a failure: what it reported until then is no harm. */
-		if (mine)
-			bitmap_scatter(bitmap, mine, set->scratch, words);
+		/* What it reported until it failed is no harm. */
 		if (n < 0) {
-			doubt(set, src, (int)n, bitmap, mine);
+			doubt(set, src, (int)n, mine);
 			n = (int64_t)all;
 		}
 		src->harvests++;
 		src->pages += (uint64_t)n;
 		src->harvest_ns += clock_ns() - began;
 		found->by[src->ops->by] += (uint64_t)n;
+		kinds |= 1U << src->ops->by;
 	}
+	for (unsigned int i = 0; by && i < DIRTY_BY_COUNT; i++)
+		if (by[i] && kinds >> i & 1)
+			bitmap_merge(bitmap, by[i], words);
 	found->merged = bitmap_count(bitmap, words);
 	return 0;
 }

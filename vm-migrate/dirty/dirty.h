@@ -87,7 +87,6 @@ struct dirty_set {
 	struct dirty_source *src[DIRTY_MAX_SOURCES]; /* owned */
 	unsigned int nsrc;
 	bool started, lazy; /* lazy: the next start is to be */
-	uint64_t *scratch;  /* [ram_words(ram)], zero between harvests */
 };
 
 /* What one harvest found. Pages. */
@@ -130,8 +129,8 @@ void dirty_set_stop(struct dirty_set *set);
 /**
  * dirty_set_harvest() - take every log
  * @bitmap:	[ram_words()] what is dirty is ORed into it
- * @by:		[DIRTY_BY_COUNT] bitmaps that get the pages by who wrote them, ORed too;
- *		either may be NULL
+ * @by:		[DIRTY_BY_COUNT] zeroed bitmaps that get the pages by who wrote them; it or
+ *		any of them may be NULL
  * @found:	filled
  *
  * A source that fails makes all its memory dirty (counted in in_doubt), never none.
