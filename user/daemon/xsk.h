@@ -97,9 +97,10 @@ void xsk_close(struct xsk *x);
 uint32_t xsk_rx_pending(struct xsk *x);
 
 /**
- * xsk_rx_deep() - full depth, before the thread sleeps for long and the ring has to last
+ * xsk_rx_deep() - full depth, before the thread sleeps: who is woken may come milliseconds
+ * late, and the ring has to last
  *
- * Costs the next XSK_RX_SIZE frames their warm buffers.
+ * Costs the next XSK_RX_SIZE frames their warm buffers, at a load that leaves time to sleep.
  */
 void xsk_rx_deep(struct xsk *x);
 
