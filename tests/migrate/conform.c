@@ -26,7 +26,7 @@
 
 const char *const conform_fault_name[FAULT_COUNT] = {
 	"none",	      "read first", "drop",    "tail",	     "no final",
-	"clear late", "clear all",  "no mark", "mark first",
+	"clear late", "clear all",  "no mark", "mark first", "no kick",
 };
 
 uint64_t conform_random(uint64_t *state)

@@ -28,6 +28,7 @@ enum conform_fault {
 	FAULT_CLEAR_ALL,  /* bits are cleared that were not harvested */
 	FAULT_NO_MARK,	  /* a page in fifty is not marked */
 	FAULT_MARK_FIRST, /* marked, then written */
+	FAULT_NO_KICK,	  /* vCPUs stay in the guest at a harvest */
 	FAULT_COUNT
 };
 
@@ -46,6 +47,7 @@ struct conform_kind {
 	bool marks;  /* writers mark what they wrote */
 	bool clears; /* the source needs clear() */
 	bool lazy;   /* the source needs arm(), after a lazy start */
+	bool kicks;  /* a harvest has to get vCPUs out of the guest */
 };
 
 struct conform {

@@ -9,6 +9,7 @@ extern const struct conform_kind kind_user;	 /* threads that mark */
 extern const struct conform_kind kind_vhost_log; /* threads that are a back end */
 extern const struct conform_kind kind_pagemap;	 /* a child that writes */
 extern const struct conform_kind kind_mixed;	 /* all three, on the same memory */
+extern const struct conform_kind kind_ring; /* KVM's ring, before a KVM that is played */
 
 /* Need a usable /dev/kvm: vCPUs that write */
 extern const struct conform_kind kind_kvm_bitmap;

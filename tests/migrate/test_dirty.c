@@ -89,6 +89,7 @@ static bool applies(const struct conform_kind *k, enum conform_fault f)
 	case FAULT_CLEAR_ALL: return k->clears;
 	case FAULT_NO_MARK:
 	case FAULT_MARK_FIRST: return k->marks;
+	case FAULT_NO_KICK: return k->kicks;
 	default: return true;
 	}
 }
@@ -124,6 +125,7 @@ int main(int argc, char **argv)
 		add(&kind_vhost_log);
 		add(&kind_pagemap);
 		add(&kind_mixed);
+		add(&kind_ring);
 		tests[ntests++] = (struct CMUnitTest)cmocka_unit_test(test_sparse);
 	} else if (argc == 3 && !strcmp(argv[1], "kvm")) {
 		from = strtoul(argv[2], NULL, 10);
