@@ -258,7 +258,8 @@ packaging()
 
 	set -e
 	rm -rf "$root"
-	make -s B="$B" DESTDIR="$root" PREFIX=/usr install
+	# One at a time: what is missing is made.
+	flock "$B/install.lock" make -s B="$B" DESTDIR="$root" PREFIX=/usr install
 	find "$root" -type f
 	"$root/usr/bin/ghostnic" --version
 	"$root/usr/sbin/ghostnicd" --version

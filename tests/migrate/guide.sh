@@ -21,7 +21,7 @@ commands()
 
 # ---- embed the library -----------------------------------------------------------------------
 awk '/^```c$/ { on = 1; next } /^```$/ { on = 0 } on' "$GUIDE" >"$GN_TMP/tiny.c"
-installed() { make -s -C "$GN_TOP" B="$GN_BIN" DESTDIR="$ROOT" PREFIX=/usr install; }
+installed() { flock "$GN_BIN/install.lock" make -s -C "$GN_TOP" B="$GN_BIN" DESTDIR="$ROOT" PREFIX=/usr install; }
 build_and_run()
 {
 	cd "$GN_TMP" && PKG_CONFIG_SYSROOT_DIR=$ROOT PKG_CONFIG_PATH=$ROOT/usr/lib/pkgconfig \

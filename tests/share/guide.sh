@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 #
-# The commands of docs/share.md, word for word; the command line's errors and exit codes; fork
-# and munmap of a window; the key-value cache.
+# The first commands of docs/share.md, word for word (guide_hosts.sh has the others); the
+# command line's errors and exit codes; fork and munmap of a window; the key-value cache.
 
 # shellcheck disable=SC2317,SC2329 # functions called through a name
 # shellcheck source=tests/share/lib.sh
