@@ -5,7 +5,8 @@
  *	share_mem run SOCKET REGION KEY		as an importer
  *	share_mem sharers N SOCKET...		first socket: owner's agent; a page that N
  *						others hold to read is written by its
- *					owner
+ *						owner; pages that N-1 hold are read by
+ *						one more
  *
  * METRIC VALUE UNIT, a line each. The region has 128 MiB that nobody else uses:
  *
@@ -54,10 +55,10 @@ static void must(int err, const char *what)
 	exit(1);
 }
 
-static void faults(volatile uint8_t *p)
+/* 0 to @n - 1 in random order */
+static void shuffle(unsigned int *page, unsigned int n)
 {
-	static unsigned int page[32 * MIB / PAGE];
-	unsigned int n = sizeof(page) / sizeof(*page), seed = 1;
+	unsigned int seed = 1;
 
 	for (unsigned int i = 0; i < n; i++) {
 		unsigned int j = (unsigned int)rand_r(&seed) % (i + 1);
@@ -65,6 +66,13 @@ static void faults(volatile uint8_t *p)
 		page[i] = page[j];
 		page[j] = i;
 	}
+}
+
+static void faults(volatile uint8_t *p)
+{
+	static unsigned int page[32 * MIB / PAGE];
+
+	shuffle(page, sizeof(page) / sizeof(*page));
 	for (unsigned int i = 0; i < FAULTS; i++) {
 		uint64_t t = clock_ns();
 
@@ -113,6 +121,12 @@ static void ops(struct ghostmem_region *r)
 	say("put8", OPS);
 	for (unsigned int i = 0; i < OPS; i++) {
 		t = clock_ns();
+		must(ghostmem_put(r, base + i % 256 * PAGE, buf, PAGE), "put");
+		ns[i] = clock_ns() - t;
+	}
+	say("put4k", OPS);
+	for (unsigned int i = 0; i < OPS; i++) {
+		t = clock_ns();
 		must(ghostmem_fetch_add(r, base, 1, NULL), "fetch_add");
 		ns[i] = clock_ns() - t;
 	}
@@ -122,6 +136,11 @@ static void ops(struct ghostmem_region *r)
 		must(ghostmem_get(r, base + i % 16 * MIB, buf, MIB), "get");
 	t = clock_ns() - t;
 	printf("get1m_gbps %.3f Gbit/s\n", (double)BIG * MIB * 8 / (double)t);
+	t = clock_ns();
+	for (unsigned int i = 0; i < BIG; i++)
+		must(ghostmem_put(r, base + i % 16 * MIB, buf, MIB), "put");
+	t = clock_ns() - t;
+	printf("put1m_gbps %.3f Gbit/s\n", (double)BIG * MIB * 8 / (double)t);
 }
 
 static int run(char **argv)
@@ -173,6 +192,30 @@ static int run(char **argv)
 	return 0;
 }
 
+/* Read all pages but the first, which the caller uses: at all importers but @r[0], then,
+ * timed, there. */
+static void read_shared(struct ghostmem_region **r, int n)
+{
+	enum { PAGES = MIB / PAGE };
+	static unsigned int page[PAGES];
+	unsigned int k = 0;
+
+	shuffle(page, PAGES);
+	for (int i = n - 1; i >= 0; i--) {
+		volatile uint8_t *p = ghostmem_addr(r[i]);
+
+		for (unsigned int j = k = 0; j < PAGES; j++) {
+			uint64_t t = clock_ns();
+
+			if (!page[j])
+				continue;
+			(void)p[page[j] * (size_t)PAGE];
+			ns[k++] = clock_ns() - t;
+		}
+	}
+	say("shared_read_fault", k);
+}
+
 static int sharers(int n, char **sockets)
 {
 	struct ghostmem_export e = { .size = MIB, .key = "k", .key_len = 1, .memfd = -1 };
@@ -204,6 +247,7 @@ static int sharers(int n, char **sockets)
 		ns[k] = clock_ns() - t;
 	}
 	say("invalidate", TIMES);
+	read_shared(r, n);
 	return 0;
 }
 

@@ -21,7 +21,11 @@ def right(n): (" " * n) + . | .[-n:];
    ["store_gbps", "ghostmem", "bulk_gbps", "raw"],
    ["get1m_gbps", "ghostmem", "bulk_gbps", "raw"],
    ["get8_us_p50", "ghostmem", "get8_us_p50", "ucx"],
-   ["get1m_gbps", "ghostmem", "get1m_gbps", "ucx"]] as $ratios
+   ["put4k_us_p50", "ghostmem", "get4k_us_p50", "raw"],
+   ["put1m_gbps", "ghostmem", "bulk_gbps", "raw"],
+   ["get1m_gbps", "ghostmem", "get1m_gbps", "ucx"],
+   ["put4k_us_p50", "ghostmem", "put4k_us_p50", "ucx"],
+   ["put1m_gbps", "ghostmem", "put1m_gbps", "ucx"]] as $ratios
 | "",
   "medians of \($rounds | length) rounds",
   (("metric" | left(20)) + (["raw", "ucx", "ghostmem", "-unix", "-tls", "-busy"] | map(right(12)) | add)),
@@ -35,7 +39,8 @@ def right(n): (" " * n) + . | .[-n:];
    | ("\($a) \($m)" | left(30)) + (" / \($b) \($n)" | left(22)) + (median | short | right(8))
      + "  (" + (map(short) | join(" ")) + ")"),
   "",
-  "a write by the owner to a page that others hold to read, us (p50)",
-  (.[] | select(.sharers != null and .metric == "invalidate_us_p50")
-   | "  \(.sharers | tostring | right(3)) sharers \(.value | short | right(8))"),
+  "N sharers, us (p50): the owner writes a page that all hold to read; one reads a page that the others hold",
+  ([.[] | select(.sharers != null)] | group_by(.sharers)[]
+   | (reduce .[] as $r ({}; .[$r.metric] = $r.value)) as $m
+   | "  \(.[0].sharers | tostring | right(3)) sharers \($m.invalidate_us_p50 | short | right(8))\($m.shared_read_fault_us_p50 | short | right(10))"),
   ""
