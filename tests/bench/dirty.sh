@@ -25,3 +25,8 @@ grep '"dirty-kvm"' "$OUT" | jq -r '[.dirty_percent, .subject, .guest_ns, .harves
 	awk -F '\t' 'BEGIN { printf "%8s %-11s %8s %8s %8s %8s %9s\n", "dirty", "log", "write",
 		"harvest", "clear", "total", "start/us" }
 	{ printf "%7s%% %-11s %8d %8d %8d %8d %9d\n", $1, $2, $3, $4, $5, $6, $7 }'
+
+echo "ms per GiB to take and merge a log"
+grep '"harvest_ms_per_gib"' "$OUT" | jq -r '[.source, .variant, .gib, .dirty_pages, .value, .best] | @tsv' |
+	awk -F '\t' 'BEGIN { printf "%-14s %-8s %8s %8s %10s %10s\n", "log", "variant", "GiB", "pages", "median", "best" }
+	{ printf "%-14s %-8s %8.3f %8d %10.4f %10.4f\n", $1, $2, $3, $4, $5, $6 }'

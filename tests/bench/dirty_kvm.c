@@ -15,7 +15,8 @@
  *
  * Of each dirty page, in ns: guest_ns, what the write takes longer than without a log
  * (exits for a full ring among it); harvest_ns, clear_ns; their sum. start_us: to switch
- * the log on. Prints JSON lines, medians; judges nothing.
+ * the log on. At 1 percent also what the harvest takes for the RAM it covers, as
+ * tests/bench/harvest says it. Prints JSON lines, medians; judges nothing.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -218,6 +219,18 @@ static void measure(struct vm *v, unsigned int n, struct cost *c)
 	}
 }
 
+/* @ns: sorted */
+static void print_harvest(const struct subject *s, double share, unsigned int n,
+			  const double *ns)
+{
+	double gib = mib / 1024.0;
+
+	printf("{\"bench\":\"harvest\",\"subject\":\"vm-migrate\",\"source\":\"kvm-%s\","
+	       "\"variant\":\"\",\"gib\":%.3f,\"dirty_percent\":%g,\"dirty_pages\":%u,"
+	       "\"metric\":\"harvest_ms_per_gib\",\"value\":%.5f,\"best\":%.5f}\n",
+	       s->name, gib, share, n, ns[rounds / 2] / 1e6 / gib, ns[0] / 1e6 / gib);
+}
+
 static void bench(const struct subject *s, double share, const uint32_t *list)
 {
 	struct vm v = { .s = s, .pages = mib << (20 - RAM_PAGE_SHIFT) };
@@ -239,6 +252,8 @@ static void bench(const struct subject *s, double share, const uint32_t *list)
 	       s->name, mib, share, n, base / n, guest, harvest_ns, clear_ns,
 	       guest + harvest_ns + clear_ns, c.start / 1000, (double)c.full / rounds,
 	       c.wrong);
+	if (share == 1)
+		print_harvest(s, share, n, c.harvest);
 	fflush(stdout);
 	vm_close(&v);
 }
