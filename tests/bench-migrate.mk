@@ -12,11 +12,15 @@ $(BENCH_GUEST): tests/bench/guest/writer.c tests/bench/guest/writer.ld
 		-mgeneral-regs-only -O2 -Wall -Wextra -nostdlib -static \
 		-Wl,-n,--build-id=none,--no-warn-rwx-segments,-T,tests/bench/guest/writer.ld -o $@ $<
 
-bench-migrate-progs: $(BENCH_MIGRATE) $(BENCH_GUEST) $(B)/tests/bench/harvest
+# The same program with next to no hashing, in $(B)/nodigest: what the digest costs.
+bench-nodigest:
+	$(Q)$(MAKE) --no-print-directory B=$(B)/nodigest CFLAGS='$(CFLAGS) -DGN_NO_DIGEST' \
+		$(B)/nodigest/vm-migrate/vm-migrate
+bench-migrate-progs: $(BENCH_MIGRATE) $(BENCH_GUEST) $(B)/tests/bench/harvest bench-nodigest
 bench-migrate: ## live migration beside QEMU's and a raw copy (root)
 	$(Q)sh tests/deps.sh build demo vm bench
 	$(Q)$(MAKE) --no-print-directory all bench-migrate-progs
 	$(Q)GN_BIN=$(abspath $(B)) bash tests/bench/migrate.sh
 bench: bench-migrate
 
-.PHONY: bench-migrate bench-migrate-progs
+.PHONY: bench-nodigest bench-migrate bench-migrate-progs

@@ -31,6 +31,8 @@ def right(n): (" " * n) + . | .[-n:];
    ["mb_per_s", "vm-migrate-2", "raw-copy-io"],
    ["total_s", "vm-migrate-2", "qemu"],
    ["total_s", "vm-migrate-2", "qemu-multifd"],
+   ["total_s", "vm-migrate", "vm-migrate-nodigest"],
+   ["cpu_s_per_gb", "vm-migrate", "vm-migrate-nodigest"],
    ["total_s", "vm-migrate-tls", "vm-migrate"],
    ["total_s", "vm-migrate-sparse", "vm-migrate"],
    ["total_s", "vm-migrate-sparse-1", "vm-migrate"],
