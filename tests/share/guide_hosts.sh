@@ -39,7 +39,7 @@ host()
 	local pid=${HOST[$1]}
 	shift
 	# shellcheck disable=SC2031 # see gn_spawn
-	${GN_REPLACE:+exec} nsenter -t "$pid" --mount --net --wd=/run/ghostmem -- "$@"
+	${GN_REPLACE:+exec} nsenter -t "$pid" --mount --net -- env --chdir=/run/ghostmem "$@"
 }
 # says I NAME - the commands of a block, as host I says them
 says()
