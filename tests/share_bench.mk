@@ -5,7 +5,7 @@ $(BENCH_SHARE): $(B)/%: $(B)/%.o $(SHARE_A) $(LIB_A)
 	$(call say,LD,$@)$(CC) $(GN_LDFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(SHARE_LIBS)
 
 bench-share-progs: $(BENCH_SHARE) $(SHARE_PROG)
-bench-share: ## sharing memory beside TCP and UCX, about two minutes (root)
+bench-share: ## sharing memory beside TCP and UCX, about three minutes (root)
 	$(Q)sh tests/deps.sh build demo bench
 	$(Q)$(MAKE) --no-print-directory bench-share-progs
 	$(Q)GN_BIN=$(abspath $(B)) bash tests/bench/share.sh

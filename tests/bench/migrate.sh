@@ -7,7 +7,7 @@
 #	GN_BIN=build tests/bench/migrate.sh
 #
 # In each round every subject migrates a machine BENCH_MIGRATIONS times, from each destination
-# on to a new one.
+# on to a new one; in every other round the subjects come in the opposite order.
 #
 # Environment: BENCH_ROUNDS (10), BENCH_MIGRATIONS (2), BENCH_SUBJECTS (all), BENCH_MIB of
 # memory (1024), BENCH_PERCENT of it that is written a second (1), BENCH_DOWNTIME_MS, the
@@ -243,12 +243,22 @@ harvest()
 		| ["harvest-" + .source, .value] | @tsv' "$GN_TMP/harvest.json")
 }
 
+# turn - the subjects, in every other round the last one first: who comes after whom matters
+turn()
+{
+	local s order=
+	for s in $SUBJECTS; do
+		if ((ROUND % 2)); then order="$order $s"; else order="$s $order"; fi
+	done
+	echo "$order"
+}
+
 mkdir -p "$OUT"
 JSONL=$OUT/$BENCH_NAME.jsonl
 : >"$JSONL"
 for ROUND in $(seq "$ROUNDS"); do
 	echo "round $ROUND of $ROUNDS: $MIB MiB, $RATE pages/s are written, budget $DOWNTIME ms"
-	for s in $SUBJECTS; do
+	for s in $(turn); do
 		subject "$s"
 	done
 done
