@@ -304,7 +304,7 @@ void workload_fill(const struct workload *w, const struct ram *ram, unsigned int
 		*version_at(plan, k) = 1;
 		words[0] = words[WORDS - 1] = stamp(p, 1);
 		put_words(words, r);
-		r = words[1];
+		r = words[WORDS - 2]; /* else the next page is this one, a word on */
 	}
 }
 
