@@ -3,7 +3,8 @@
 #
 # vm-migrate as a user calls it, with a process as the guest: run, send, recv, status,
 # cancel, pause, resume, quit; bad input, exit codes, JSON, the bar on a terminal; a killed
-# destination, a killed source, a cancel, each with a retry; nothing is left behind.
+# destination, a killed source, a cancel, each with a retry; what starts paused, huge pages, the
+# console of a terminal; nothing is left behind.
 
 # shellcheck source=tests/netns/lib.sh
 . "$(dirname "$0")/../netns/lib.sh"
@@ -11,6 +12,7 @@
 # gn_spawn sets these.
 RUN_a=''
 RECV_b='' RECV_c='' RECV_d='' RECV_e='' RECV_f='' RECV_g='' RECV_h='' RECV_i='' RECV_k=''
+RECV_l='' RECV_m='' RECV_n='' RECV_o='' RECV_p=''
 # shellcheck source=tests/migrate/cli-lib.sh
 . "$(dirname "$0")/cli-lib.sh"
 
@@ -104,6 +106,8 @@ gn_check "the source ended with success" status_of "$RUN_a"
 
 gn_check "recv on a UNIX socket, with a log of the guest's own" receiver c "unix:$GN_TMP/c.in" --dirty self
 gn_check "migrate on, compressed" moved b c "unix:c.in" --zstd 1
+random_bytes() { tail -n 1 send.json | jq -e '.sent_bytes > .sent_pages * 4000'; }
+gn_check "what the guest is filled with is random, and does not get shorter" random_bytes
 gn_check "nothing was lost this time either" sound c
 gn_check "the second source ended with success" status_of "$RECV_b"
 receiver d "unix:$GN_TMP/d.in"
@@ -263,6 +267,104 @@ start a
 gn_check "a guest that is killed is a VM that failed" dead_guest
 
 gn_check "a signal ends a VM in order" terminated
+
+# ---- options that change how it goes -------------------------------------------------------
+# audited WANT - the last word of the last migration: audit_bad_pages is that
+audited() { tail -n 1 send.json | jq -e ".result == \"done\" and .audit_bad_pages == $1 and (.digest | length) == 16"; }
+
+# hold NAME - it has the state paused, and writes nothing
+hold()
+{
+	state "$1" paused && [ "$(writes "$1")" = 0 ]
+}
+
+not_started()
+{
+	rm -f RUN_a.log RECV_l.log RECV_m.log
+	gn_spawn RUN_a "$VMM" run --json -a process -m 64M -n 2 -w "$LOAD" -c a --paused
+	gn_wait 10 hold a && receiver l "unix:$GN_TMP/l.in" --paused || return 1
+	gives 0 '"bad":0' sh -c 'echo "{\"cmd\":\"check\"}" | socat -t 5 - UNIX:a' &&
+		gives 0 running "$VMM" resume -c a && gn_wait 10 grows a 0 &&
+		timeout 60 "$VMM" send -c a -t unix:l.in -j >send.json && audited 0 &&
+		gn_wait 10 state l paused && status_of "$RUN_a" || return 1
+	# What was not started here is not started there.
+	receiver m "unix:$GN_TMP/m.in" &&
+		timeout 60 "$VMM" send -c l -t unix:m.in -j --verify none >send.json && audited null &&
+		gn_wait 10 state m paused && status_of "$RECV_l" && "$VMM" resume -c m &&
+		gn_wait 10 grows m "$(writes m)" && sound m
+}
+gn_check "--paused: not started until it is resumed, here and there; --verify none" not_started
+
+rates()
+{
+	gives 0 '"ok":true' "$VMM" dirty-rate -c m --seconds 1 --interval 0.25 --json &&
+		tail -n 1 out | jq -e '.bytes_per_s > 1000000 and .ram_bytes > 60000000 and (.forecast | length) == 4' &&
+		gives 0 'written so far' "$VMM" dirty-rate -c m -s 0.5 -b 1G && grep -q 'dirty: .*/s' out &&
+		gives 3 '' "$VMM" dirty-rate -c nowhere && state m running && sound m
+}
+gn_check "dirty-rate of one that runs" rates
+
+# Nobody answers what is sent, for the process stands still.
+mute()
+{
+	local then=$SECONDS
+	receiver n "unix:$GN_TMP/n.in" --tls psk --tls-dir keys || return 1
+	kill -STOP "$RECV_n"
+	gives 1 'silent' "$VMM" send -c m -t unix:n.in --tls psk --tls-dir keys --connect-timeout-ms 300 ||
+		{ kill -CONT "$RECV_n"; return 1; }
+	kill -CONT "$RECV_n"
+	echo "after $((SECONDS - then)) s"
+	[ $((SECONDS - then)) -lt 9 ] && state m running && quit n "$RECV_n"
+}
+gn_check "--connect-timeout-ms, of a destination that stands still" mute
+gn_check "quit" quit m "$RECV_m"
+
+# The console of a terminal: control-] ends the VM, the terminal is as before.
+console()
+{
+	cat >console.sh <<-END
+	stty -g >before
+	"$VMM" run -a process -w rate=100 -c a --console stdio
+	echo \$? >code
+	stty -g >after
+	END
+	mkfifo keys.in
+	exec {keys}<>keys.in
+	script -qec "$BASH console.sh" typescript <keys.in >/dev/null 2>&1 &
+	GN_PIDS+=($!)
+	gn_wait 10 state a running || return 1
+	printf 'not for us\003' >&"$keys"	# control-C is the guest's
+	state a running || return 1
+	printf '\035' >&"$keys"
+	gn_wait 10 test -s after
+	exec {keys}>&-
+	cat typescript
+	[ "$(cat code)" = 0 ] && cmp before after
+}
+gn_check "a console on a terminal" console
+
+# Huge pages are set aside for the test, if none are there.
+POOL=/proc/sys/vm/nr_overcommit_hugepages
+pool() { HAD=$(cat $POOL) && echo $((HAD + 100)) >$POOL; }
+huge()
+{
+	rm -f RUN_a.log RECV_o.log RECV_p.log
+	start a --huge && receiver o "unix:$GN_TMP/o.in" --huge && moved a o unix:o.in && sound o &&
+		receiver p "unix:$GN_TMP/p.in" && moved o p unix:p.in --streams 2 && sound p &&
+		status_of "$RUN_a" && status_of "$RECV_o" && quit p "$RECV_p"
+}
+few()
+{
+	echo 0 >$POOL
+	gives 1 'of huge pages are not there' "$VMM" run -a process -w rate=1 -m 64G --huge
+}
+if pool 2>pool.err; then
+	gn_check "huge pages there, and from there small ones" huge
+	gn_check "not enough huge pages: said so" few
+	echo "$HAD" >$POOL
+else
+	gn_skip "huge pages" "$(cat pool.err)"
+fi
 
 left()
 {
