@@ -66,16 +66,18 @@ delivered() { [ "$(gn_port_count vm1 rx_bytes)" -gt "$1" ]; }
 # runs NAME STATE - of the guest, as QEMU names it
 runs() { [ "$(qmp "$1" query-status | jq -r .status)" = "$2" ]; }
 
-# destination - a QEMU that waits for the guest, and stays paused when it has come
-destination()
+# destination_at NAME - a QEMU that waits for the guest, and stays paused when it has come
+destination_at()
 {
 	rm -f "$GN_TMP/migrate"
-	qemu_boot vm2 "$GN_TMP/vm2.vu" -S -incoming "unix:$GN_TMP/migrate"
-	gn_wait 20 runs vm2 inmigrate || gn_die "no destination"
+	qemu_boot "$1" "$GN_TMP/$1.vu" -S -incoming "unix:$GN_TMP/migrate"
+	gn_wait 20 runs "$1" inmigrate || gn_die "no destination"
 }
+destination() { destination_at vm2; }
 
-# finished - the stream's end has come to the guest
-received() { test -s "$GN_TMP/sent" && guest vm2 "test -s /tmp/sum"; }
+# received_by NAME - the stream's end has come to the guest, which is there
+received_by() { test -s "$GN_TMP/sent" && guest "$1" "test -s /tmp/sum"; }
+received() { received_by vm2; }
 
 # begin - the guest at the source, a stream to it
 begin()

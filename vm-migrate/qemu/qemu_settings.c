@@ -63,12 +63,12 @@ static int apply_params(struct qmp *q, json_t *want, struct qemu_settings *saved
 	{
 		json_t *old = json_object_get(now, key);
 
-		/* What QEMU does not list it does not know; it will say so. */
-		if (old && json_equal(old, v))
-			continue;
-		json_object_set(list, key, v);
+		/* Also what is the same now: the migration may change it. */
 		if (old)
 			json_object_set(saved->params, key, old);
+		/* What QEMU does not list it does not know; it will say so. */
+		if (!old || !json_equal(old, v))
+			json_object_set(list, key, v);
 	}
 	json_decref(now);
 	if (json_object_size(list))

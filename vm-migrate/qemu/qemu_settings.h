@@ -5,7 +5,7 @@
 
 #include "qmp.h"
 
-/* What was changed, with the values of before; all NULL: nothing. */
+/* What was changed, or the migration may change, with the values of before; all NULL: nothing. */
 struct qemu_settings {
 	json_t *caps;	/* array of {capability, state} */
 	json_t *params; /* object */

@@ -131,7 +131,7 @@ static int judge(struct watch *w)
 	return err ? qemu_job_qmp_fail(j, j->src, err) : 0;
 }
 
-/* The migration goes on in vain: end it. Return: @why, or 0: it had completed */
+/* The migration goes on in vain: end it. Return: @why */
 static int cancel(struct watch *w, int why)
 {
 	uint64_t end = clock_ns() + CANCEL_MS * 1000000ULL;
