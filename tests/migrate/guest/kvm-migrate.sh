@@ -13,7 +13,7 @@ export GN_BIN=/build
 VM=10.0.0.11
 VMM=$GN_BIN/vm-migrate
 MB=144
-VM_host=	# set by gn_spawn
+VM_host='' VM_host2='' SEND=''	# set by gn_spawn
 
 stage() { gn_note "$(cut -d' ' -f1 /proc/uptime) s: $1"; }
 
@@ -56,16 +56,53 @@ sender()
 }
 
 delivered() { [ "$(gn_port_count vm1 rx_bytes)" -gt "$1" ]; }
-state() { [ "$("$VMM" status -c "$GN_TMP/$1.ctl" -j | jq -r .state)" = "$2" ]; }
+state() { "$VMM" status -c "$GN_TMP/$1.ctl" -j | grep -q "\"state\":\"$2\""; }
+
+# receiver NAME DIRTY LOG
+receiver()
+{
+	# shellcheck disable=SC2046 # options
+	gn_spawn "VM_$1" "$VMM" recv --json --listen "unix:$GN_TMP/$1.migrate" \
+		-c "$GN_TMP/$1.ctl" --dirty "$2" --console "file:$GN_TMP/console" \
+		$(net "$1" "$3")
+	gn_wait 20 state "$1" incoming
+}
+
+# paused - and resumed
+paused()
+{
+	"$VMM" pause -c "$GN_TMP/host.ctl" && state host paused && "$VMM" resume -c "$GN_TMP/host.ctl" &&
+		state host running
+}
+
+amid() { "$VMM" status -c "$GN_TMP/host.ctl" -j | grep -q '"phase":"rounds"'; }
+
+# cancelled - amid the rounds
+cancelled()
+{
+	receiver host2 ring vhost || return 1
+	gn_spawn SEND "$VMM" send -c "$GN_TMP/host.ctl" -t "unix:$GN_TMP/host2.migrate" --bandwidth 1M --json
+	gn_wait 20 amid && "$VMM" cancel -c "$GN_TMP/host.ctl" && gn_wait 20 gn_gone "$SEND" || return 1
+	wait "$SEND"
+	[ $? = 4 ] && state host running || return 1
+	gn_stop "$VM_host2" KILL
+}
+
+# refused - a destination that takes all, with CPUs and rings stopped, and says no then
+refused()
+{
+	gn_spawn PLAY "$GN_BIN/tests/migrate/test_ends" play "unix:$GN_TMP/play" 2 # PLAY_WRONG_DIGEST
+	gn_wait 10 test -S "$GN_TMP/play" || return 1
+	"$VMM" send -c "$GN_TMP/host.ctl" -t "unix:$GN_TMP/play" --streams 1 --downtime-ms 500 \
+		--on-stall raise --max-downtime-ms 10000 --json >"$GN_TMP/send.json"
+	[ $? = 1 ] && tail -n 1 "$GN_TMP/send.json" | tee /dev/stderr |
+		jq -e '(.error | test("digest")) and .downtime_steps_us.save > 0' && state host running
+}
 
 # migrate FROM TO DIRTY LOG - with the names of control sockets; the VM is then TO's
 migrate()
 {
-	# shellcheck disable=SC2046 # options
-	gn_spawn "VM_$2" "$VMM" recv --json --listen "unix:$GN_TMP/$2.migrate" \
-		-c "$GN_TMP/$2.ctl" --dirty "$3" --console "file:$GN_TMP/console" \
-		$(net "$2" "$4")
-	gn_wait 20 state "$2" incoming || return 1
+	receiver "$2" "$3" "$4" || return 1
 	timeout 120 "$VMM" send -c "$GN_TMP/$1.ctl" -t "unix:$GN_TMP/$2.migrate" \
 		--downtime-ms 500 --on-stall raise --max-downtime-ms 10000 --json \
 		>"$GN_TMP/send.json" || { tail -n 2 "$GN_TMP/send.json"; return 1; }
@@ -139,6 +176,22 @@ stage "stream"
 export GHOSTNIC_CTL=$GN_TMP/host.sock
 gn_spawn SENDER sender
 still "a stream arrives" 10 delivered 500000
+
+# stays NAME CMD... - two cases: CMD succeeds, and the stream goes on here
+stays()
+{
+	local name=$1
+	shift
+	if ! gn_check "$name" "$@"; then
+		! crashed || lost "the guest crashed"
+		exit 1
+	fi
+	still "$name: the stream goes on" 10 delivered $(($(gn_port_count vm1 rx_bytes) + 200000))
+}
+stage "stays"
+stays "paused and resumed" paused
+stays "a migration is cancelled" cancelled
+stays "a migration fails when CPUs and rings have stopped" refused
 
 stage "there"
 moved "bitmap" host host2 ring vhost
