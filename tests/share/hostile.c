@@ -5,7 +5,9 @@
  *	hostile ADDR BUS KEY RULE
  *
  * Prints the status of the reply to what breaks the rule ("none": there was none), then
- * "closed" or "open": does the owner still answer on this connection?
+ * "closed" or "open": does the owner still answer on this connection? KEY is that of readers for
+ * the rules put, fadd, swap, cas, write, upgrade, flush and ack: what each of them asks for needs
+ * the other one.
  *
  *	hostile ADDR BUS KEY patient MS
  *
@@ -99,6 +101,31 @@ static int enter(uint64_t bus, const char *key, uint8_t role)
 	return err ? err : h.status;
 }
 
+/* Operations that change something. */
+static const struct write {
+	const char *rule;
+	uint8_t op, role;
+	uint16_t flags;
+	uint32_t size, len;
+} writes[] = {
+	{ "put", GM_OP_PUT, GM_ROLE_OPS, 0, 8, 8 },
+	{ "fadd", GM_OP_FADD, GM_ROLE_OPS, 0, 8, 0 },
+	{ "swap", GM_OP_SWAP, GM_ROLE_OPS, 0, 8, 0 },
+	{ "cas", GM_OP_CAS, GM_ROLE_OPS, 0, 8, 0 },
+	{ "write", GM_OP_WRITE, GM_ROLE_PAGES, 0, GM_PAGE_SIZE, 0 },
+	{ "upgrade", GM_OP_WRITE, GM_ROLE_PAGES, GM_F_UPGRADE, GM_PAGE_SIZE, 0 },
+	{ "flush", GM_OP_FLUSH, GM_ROLE_PAGES, 0, GM_PAGE_SIZE, GM_PAGE_SIZE },
+	{ "ack", GM_OP_ACK, GM_ROLE_PAGES, 0, GM_PAGE_SIZE, GM_PAGE_SIZE },
+};
+
+static const struct write *find_write(const char *rule)
+{
+	for (size_t i = 0; i < sizeof(writes) / sizeof(writes[0]); i++)
+		if (!strcmp(rule, writes[i].rule))
+			return &writes[i];
+	return NULL;
+}
+
 static void say(int err, int status)
 {
 	struct gm_hdr h = next(GM_OP_PING, 0, 0);
@@ -132,10 +159,11 @@ static int patient(uint64_t bus, uint64_t late_ms)
 	return 0;
 }
 
+static const uint8_t bytes[GM_PAGE_SIZE] = { 88 };
+
 /* As ask(), past what is no reply to it. */
 static int ask_for(struct gm_hdr *h)
 {
-	static const uint8_t bytes[GM_PAGE_SIZE] = { 88 };
 	struct gm_hdr asked = *h;
 	int err = ask(h, bytes);
 
@@ -166,9 +194,30 @@ static struct gm_hdr flush(uint64_t bus, uint64_t version)
 	return h;
 }
 
+/* The request of @w, with something to write in every field that could be it. */
+static int write_request(const struct write *w, uint64_t bus, struct gm_hdr *out)
+{
+	struct gm_hdr h = { 0 };
+	int err = 0;
+
+	if (w->flags & GM_F_UPGRADE) {
+		h = next(GM_OP_READ, bus, GM_PAGE_SIZE);
+		err = ask_for(&h);
+	}
+	if (err || h.status)
+		return err ? err : h.status;
+	/* Pages before it may be held still, from the rules before this one. */
+	if (w->op == GM_OP_ACK)
+		bus += 2 * GM_PAGE_SIZE;
+	*out = next(w->op, bus, w->size);
+	out->flags = w->flags;
+	out->len = w->len;
+	out->arg = w->op == GM_OP_FLUSH || w->op == GM_OP_ACK ? 0 : 88;
+	return 0;
+}
+
 static int writer(uint64_t bus)
 {
-	static const uint8_t bytes[GM_PAGE_SIZE] = { 88 };
 	uint8_t raw[GM_HDR_SIZE];
 	struct gm_hdr h;
 	uint64_t version = 0;
@@ -201,6 +250,8 @@ static int writer(uint64_t bus)
 int main(int argc, char **argv)
 {
 	const char *rule = argc > 4 ? argv[4] : "";
+	const struct write *w = find_write(rule);
+	uint8_t role = w ? w->role : GM_ROLE_OPS;
 	uint64_t bus = argc > 2 ? strtoull(argv[2], NULL, 0) : 0;
 	uint8_t raw[GM_HDR_SIZE];
 	struct gm_hdr h;
@@ -217,7 +268,7 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	err = enter(bus, argv[3], strcmp(rule, "writer") ? GM_ROLE_OPS : GM_ROLE_PAGES);
+	err = enter(bus, argv[3], strcmp(rule, "writer") ? role : GM_ROLE_PAGES);
 	if (err || !strcmp(rule, "key")) {
 		say(0, err);
 		return 0;
@@ -226,7 +277,15 @@ int main(int argc, char **argv)
 		return patient(bus, argc > 5 ? strtoull(argv[5], NULL, 0) : 0);
 	if (!strcmp(rule, "writer"))
 		return writer(bus);
-	h = next(GM_OP_GET, bus, 8);
+	if (w) {
+		err = write_request(w, bus, &h);
+		if (err) {
+			fprintf(stderr, "hostile: no page to read: %s\n", strerror(-err));
+			return 1;
+		}
+	} else {
+		h = next(GM_OP_GET, bus, 8);
+	}
 	if (!strcmp(rule, "bounds"))
 		h.bus = bus + (1u << 20) - 4;
 	else if (!strcmp(rule, "elsewhere"))
@@ -248,7 +307,7 @@ int main(int argc, char **argv)
 		raw[4]++;
 	else if (!strcmp(rule, "magic"))
 		raw[0]++;
-	err = send_raw(raw, NULL, 0);
+	err = send_raw(raw, bytes, h.len);
 	if (!err)
 		err = answer(&h);
 	say(err, h.status);

@@ -19,13 +19,13 @@ counter()
 		jq "[.. | objects | .$1? // empty | numbers] | add // 0"
 }
 
-# refused RULE WANTED COUNTER [KEY]
+# refused RULE WANTED COUNTER [KEY [BUS]]
 refused()
 {
 	local before got after
 	before=$(counter "$3")
-	got=$(gn_exec n2 timeout 20 "$GN_BIN/tests/share/hostile" tcp:10.7.0.1:7400 4294967296 \
-		"${4:-secret}" "$1")
+	got=$(gn_exec n2 timeout 20 "$GN_BIN/tests/share/hostile" tcp:10.7.0.1:7400 \
+		"${5:-4294967296}" "${4:-secret}" "$1")
 	after=$(counter "$3")
 	if [ "$got" = "$2" ] && [ "$after" = $((before + 1)) ]; then
 		gn_ok "$1: $2, $3"
@@ -53,3 +53,27 @@ refused length "none closed" bad_proto
 refused magic "none closed" bad_proto
 refused version "none closed" bad_version
 expect "the bytes are as they were" 42 1 load 0
+
+# Who has only the key for readers, and a library that does not stop it.
+mem() { GHOSTMEM_AGENT=$GN_TMP/n1.sock GHOSTMEM_KEY=secret gn_exec n1 "$GN_BIN/ghostmem" "$@"; }
+# shellcheck disable=SC2317,SC2329 # called through a name
+shared() { mem get read 0 12288; }
+# shellcheck disable=SC2317,SC2329
+intact() { shared | cmp "$GN_TMP/page" -; }
+echo reader >"$GN_TMP/reader"
+GHOSTMEM_AGENT=$GN_TMP/n1.sock GHOSTMEM_KEY=secret gn_spawn pid gn_exec n1 "$GN_BIN/ghostmem" \
+	export -K "$GN_TMP/reader" read 1M
+gn_wait 5 shared || gn_die "no region for readers"
+bus=$(mem ls -j | jq 'if type == "array" then .[] else . end | select(.name == "read").bus')
+# A compare_swap would find what it expects.
+{ head -c 8 /dev/zero && head -c 12280 /dev/urandom; } >"$GN_TMP/page"
+gn_must mem put read 0 "$GN_TMP/page"
+for rule in put fadd swap cas write upgrade flush; do
+	refused $rule "EPERM open" bad_access reader "$bus"
+	gn_check "$rule: the bytes are as they were" intact
+done
+# A page it does not hold.
+refused ack "none closed" bad_proto reader "$bus"
+gn_check "ack: the bytes are as they were" intact
+refused key "EACCES closed" bad_key nobody "$bus"
+exit $GN_FAILED
