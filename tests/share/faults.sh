@@ -141,6 +141,7 @@ tell 3 load 65536
 tell 1 load 65544
 ends "importer died with a page: another importer" "$from" sigbus 3
 ends "importer died with a page: the owner" "$from" sigbus 1
+for i in 1 3; do expect "importer died with a page: event at n$i" 4 $i event; done
 expect "importer died with a page: get" "error EIO" 3 get 65536
 expect "importer died with a page: the next one is whole" $((512 * 7)) 3 sum 69632 4096
 expect "importer died with a page: pages it read can be written" ok 3 store 0 8

@@ -124,7 +124,7 @@ enum ghostmem_event_type {
 	GHOSTMEM_OWNER_GONE = 1,
 	GHOSTMEM_MOVED,
 	GHOSTMEM_REVOKED,
-	GHOSTMEM_PAGES_LOST,
+	GHOSTMEM_PAGES_LOST, /* with a node that alone had them; the others are there */
 };
 
 struct ghostmem_event {

@@ -125,7 +125,7 @@ int agent_create(const struct agent_config *cfg, struct agent **out)
 	home_set_mover(a->home,
 		       &(struct home_mover){ move_in_msg, move_in_closed, move_in_coming,
 					     move_out_region_gone, move_out_answered,
-					     agent_dir_expire, a });
+					     agent_dir_expire, agent_pages_lost, a });
 	a->listener = listen_local(cfg->local);
 	if (a->listener < 0) {
 		err = failed("cannot listen at", cfg->local, a->listener);

@@ -124,8 +124,11 @@ void agent_windows_end(struct agent *a, struct home_region *h, int ev);
  * what is here alone now */
 void agent_import_release(struct import *i);
 
+/** agent_pages_lost() - windows of @h are told so; @arg: struct agent */
+void agent_pages_lost(void *arg, struct home_region *h);
+
 /** agent_end_home() - stop serving a region: windows here are told @ev (GM_EV_*) and go,
- * importers are told that it is revoked */
+ * importers are told the same */
 void agent_end_home(struct agent *a, struct home_region *h, int ev);
 
 /* ---- agent_open.c ----------------------------------------------------------------- */

@@ -34,7 +34,8 @@ void agent_peer_event(void *arg, struct peer *p, int ev)
 		return;
 	}
 	if (peer_opening(p)) {
-		agent_opened(i, -ESTALE);
+		if (ev != GM_EV_PAGES_LOST)
+			agent_opened(i, -ESTALE);
 		return;
 	}
 	for (struct app *app = i->agent->apps; app; app = app->next)
@@ -236,10 +237,24 @@ void agent_windows_end(struct agent *a, struct home_region *h, int ev)
 	}
 }
 
+void agent_pages_lost(void *arg, struct home_region *h)
+{
+	struct agent *a = arg;
+	struct local_msg m = { .magic = LOCAL_MAGIC,
+			       .op = LOCAL_EVENT,
+			       .event = GM_EV_PAGES_LOST,
+			       .bus = home_desc(h)->bus };
+
+	for (struct app *app = a->apps; app; app = app->next)
+		for (struct attached *w = app->windows; w; w = w->next)
+			if (w->home == h)
+				local_send(app->sock, &m, NULL, 0);
+}
+
 void agent_end_home(struct agent *a, struct home_region *h, int ev)
 {
 	agent_windows_end(a, h, ev);
-	home_remove(h);
+	home_remove(h, ev);
 }
 
 int agent_revoke(struct agent *a, const struct local_msg *m)

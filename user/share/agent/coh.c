@@ -28,6 +28,7 @@ struct txn {
 struct coh {
 	uint64_t n;
 	uint32_t era;
+	uint64_t lost;
 	struct coh_page *pages;
 	void *own; /* pages, if allocated here */
 	void (*act)(void *arg, const struct coh_act *a);
@@ -63,6 +64,17 @@ int coh_create(uint64_t pages, void *mem, uint32_t era,
 	return 0;
 }
 
+static void lose(struct coh *c, struct coh_page *p)
+{
+	p->state = COH_LOST;
+	c->lost++;
+}
+
+uint64_t coh_lost(const struct coh *c)
+{
+	return c->lost;
+}
+
 void coh_recover(struct coh *c)
 {
 	for (uint64_t i = 0; i < c->n; i++) {
@@ -72,7 +84,7 @@ void coh_recover(struct coh *c)
 			p->txn = 0;
 		if (p->state > COH_LOST ||
 		    (p->state == COH_EXCL && p->holder >= GM_SLOT_MAX))
-			p->state = COH_LOST;
+			lose(c, p);
 	}
 }
 
@@ -172,7 +184,7 @@ static void grant(struct coh *c, uint64_t page, const struct req *r)
 	}
 	/* It asks for what it has to write: its bytes went with an agent that died. */
 	if (p->state == COH_EXCL)
-		p->state = COH_LOST;
+		lose(c, p);
 	if (p->state == COH_LOST && r->want == COH_WANT_REPLACE) {
 		/* Healed once the bytes are there. */
 		emit(c, COH_DONE, r->slot, page, write, false, 0, r->cookie);
@@ -385,7 +397,7 @@ int coh_ack(struct coh *c, uint8_t slot, uint64_t page, bool kept, uint64_t vers
 		return 0;
 	if (p->state == COH_EXCL && p->holder == slot) {
 		if (lost) {
-			p->state = COH_LOST;
+			lose(c, p);
 		} else if (kept) {
 			p->state = COH_SHARED;
 			p->sharers = bit(slot);
@@ -436,7 +448,7 @@ uint64_t coh_slot_dead(struct coh *c, uint8_t slot)
 		struct coh_page *p = &c->pages[i];
 
 		if (p->state == COH_EXCL && p->holder == slot) {
-			p->state = COH_LOST;
+			lose(c, p);
 			lost++;
 		} else if (p->state == COH_SHARED && p->sharers & bit(slot)) {
 			p->sharers &= ~bit(slot);

@@ -177,6 +177,9 @@ void coh_cancel(struct coh *c, uint8_t slot);
  * are LOST. Return: pages lost */
 uint64_t coh_slot_dead(struct coh *c, uint8_t slot);
 
+/** coh_lost() - pages that became LOST since coh_create() */
+uint64_t coh_lost(const struct coh *c);
+
 /** coh_resend() - for every INV @slot has not answered, a COH_INV action again (its agent
  * restarted) */
 void coh_resend(struct coh *c, uint8_t slot);

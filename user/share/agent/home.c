@@ -387,7 +387,7 @@ void home_renewed(struct home *h, uint64_t until_ns)
 					 __ATOMIC_RELEASE);
 }
 
-void home_remove(struct home_region *r)
+void home_remove(struct home_region *r, int ev)
 {
 	struct home *h = r->home;
 
@@ -396,10 +396,10 @@ void home_remove(struct home_region *r)
 	coh_abort(r->coh, -ESTALE);
 	for (struct session *s = h->sessions; s; s = s->next) {
 		for (int i = 0; i < s->nat; i++) {
-			struct gm_hdr ev = { .op = GM_OP_EVENT,
-					     .bus = r->desc.bus,
-					     .arg = GM_EV_REVOKED,
-					     .session = s->id };
+			struct gm_hdr m = { .op = GM_OP_EVENT,
+					    .bus = r->desc.bus,
+					    .arg = (uint64_t)ev,
+					    .session = s->id };
 
 			if (s->at[i].region != r)
 				continue;
@@ -408,7 +408,7 @@ void home_remove(struct home_region *r)
 			if (s->role == GM_ROLE_BULK)
 				chan_fail(s->chan, -ESTALE);
 			else if (s->at[i].slot >= 0)
-				chan_send(s->chan, &ev, NULL);
+				chan_send(s->chan, &m, NULL);
 			s->at[i--] = s->at[--s->nat];
 		}
 	}
@@ -504,8 +504,31 @@ uint64_t home_slot_dead(struct home_region *r, uint8_t slot)
 			keep_del(k, &k->entries[k->order[i]]);
 	r->meta->slots[slot].used = 0;
 	counters.slots_dead++;
-	counters.pages_lost += lost;
 	return lost;
+}
+
+/* Bytes went with a node that alone had them: whoever uses the region hears so. */
+static void tell_lost(struct home_region *r)
+{
+	uint64_t lost = coh_lost(r->coh);
+
+	if (lost == r->lost)
+		return;
+	counters.pages_lost += lost - r->lost;
+	r->lost = lost;
+	for (struct session *s = r->home->sessions; s; s = s->next) {
+		for (int i = 0; i < s->nat; i++) {
+			struct gm_hdr m = { .op = GM_OP_EVENT,
+					    .bus = r->desc.bus,
+					    .arg = GM_EV_PAGES_LOST,
+					    .session = s->id };
+
+			if (s->at[i].region == r && s->role == GM_ROLE_PAGES)
+				chan_send(s->chan, &m, NULL);
+		}
+	}
+	if (r->home->mover.lost)
+		r->home->mover.lost(r->home->mover.arg, r);
 }
 
 void home_tick(struct home *h)
@@ -533,6 +556,7 @@ void home_tick(struct home *h)
 				    "region %s: lease of node %s ended; pages lost: %llu",
 				    r->desc.name, t->node, (unsigned long long)lost);
 		}
+		tell_lost(r);
 	}
 }
 

@@ -54,6 +54,8 @@ struct home_mover {
 	/* Before a request is looked at: has this node's lease ended? Its regions have
 	 * been removed then. */
 	bool (*expire)(void *arg);
+	/* Windows here are to hear GM_EV_PAGES_LOST; importers do already. */
+	void (*lost)(void *arg, struct home_region *r);
 	void *arg;
 };
 void home_set_mover(struct home *h, const struct home_mover *m);
@@ -104,9 +106,9 @@ int home_adopt(struct home *h, const struct dir_region *d, struct window *win,
 /** home_moving() - is it on its way to another node? */
 bool home_moving(const struct home_region *r);
 
-/** home_remove() - importers are told GM_EV_REVOKED, waiting requests get -ESTALE; local
- * windows keep the memory */
-void home_remove(struct home_region *r);
+/** home_remove() - importers are told @ev, GM_EV_REVOKED or GM_EV_OWNER_GONE, waiting
+ * requests get -ESTALE; local windows keep the memory */
+void home_remove(struct home_region *r, int ev);
 
 /** home_find() - by name or, if NULL, by bus address; NULL: not here */
 struct home_region *home_find(struct home *h, const char *name, uint64_t bus);

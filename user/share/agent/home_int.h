@@ -41,6 +41,7 @@ struct home_region {
 	struct coh *coh;
 	uint32_t clients;  /* windows that are attached, bit mask */
 	uint64_t since_ns; /* home_since() */
+	uint64_t lost;	   /* pages, of coh_lost(), that everybody was told of */
 	/* Taken over from an agent that died; nobody is served before every window that
 	 * it knew is here again. */
 	bool resuming;

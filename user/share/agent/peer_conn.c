@@ -40,6 +40,7 @@ static void event(struct peer *p, const struct gm_hdr *h, const uint8_t *payload
 		p->settled = h->seq;
 		p->event(p->arg, p, GM_EV_MOVING);
 		return;
+	case GM_EV_PAGES_LOST: p->event(p->arg, p, GM_EV_PAGES_LOST); return;
 	default: peer_die(p, (int)h->arg); return;
 	}
 }
