@@ -40,8 +40,10 @@ struct ghostmem_export {
 	size_t key_len;
 	const void *read_key; /* for readers; NULL: none */
 	size_t read_key_len;
-	int memfd;  /* -1: a new one; else duplicated. Other mappings of it bypass
-		       coherence */
+	int memfd;  /* -1: a new one; else duplicated, and sealed against shrinking:
+		       -EINVAL if it is too short, or cannot be (MFD_ALLOW_SEALING).
+		       Other mappings of it bypass coherence, and lose what importers
+		       write */
 	void *addr; /* where to map; NULL: anywhere */
 };
 

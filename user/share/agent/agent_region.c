@@ -103,6 +103,13 @@ void agent_describe(struct agent *a, struct local_msg *m, const struct dir_regio
 	transport_describe(&a->cfg, m);
 }
 
+static bool sealed(int memfd, int seal)
+{
+	int has = fcntl(memfd, F_GET_SEALS);
+
+	return has >= 0 && has & seal;
+}
+
 int agent_export(struct agent *a, struct local_msg *m, const int *fds, int nfds,
 		 int rfds[2])
 {
@@ -126,12 +133,12 @@ int agent_export(struct agent *a, struct local_msg *m, const int *fds, int nfds,
 	if (memfd < 0)
 		return -errno;
 	/* Nobody can shrink the file under our alias. */
-	if ((!nfds && ftruncate(memfd, (off_t)m->size)) || fstat(memfd, &st) ||
-	    fcntl(memfd, F_ADD_SEALS, F_SEAL_SHRINK)) {
+	if ((!nfds && ftruncate(memfd, (off_t)m->size)) || fstat(memfd, &st)) {
 		err = -errno;
 		goto out;
 	}
-	if ((uint64_t)st.st_size < m->size) {
+	if ((uint64_t)st.st_size < m->size ||
+	    (fcntl(memfd, F_ADD_SEALS, F_SEAL_SHRINK) && !sealed(memfd, F_SEAL_SHRINK))) {
 		err = -EINVAL;
 		goto out;
 	}

@@ -27,7 +27,7 @@ static const struct help {
 	{ 'k', "key-file", "FILE", "the region's key; else in GHOSTMEM_KEY" },
 	{ 'K', "read-key-file", "FILE", "a second key, for readers" },
 	{ 'r', "read-only", NULL, "import to read" },
-	{ 'f', "file", "FILE", "export: memory, in tmpfs; get, put: bytes" },
+	{ 'f', "file", "FILE", "export: what it begins with; get, put: bytes" },
 	{ 't', "text", NULL, "put: the last operand is the text, not a file" },
 	{ 'x', "exec", "COMMAND", "run it by sh, then end" },
 	{ 'T', "to", "NODE", "move: the node that shall serve it" },
@@ -65,6 +65,28 @@ static void usage(FILE *f)
 	      "address\nthat begins with 0x. Exit codes: 0 done, 1 failed, 2 usage, 3 no "
 	      "agent,\n4 refused, 5 no such region or address, 6 owner gone\n",
 	      f);
+}
+
+static int say_error(const struct cmd_opts *o, const char *what, int err, int code,
+		     const char *remedy)
+{
+	if (o->json) {
+		json_t *v = json_pack("{s:s,s:s,s:i}", "error", what, "reason",
+				      strerror(-err), "exit", code);
+
+		if (remedy)
+			json_object_set_new(v, "remedy", json_string(remedy));
+		cmd_json(v);
+	} else {
+		fprintf(stderr, "ghostmem: %s: %s%s%s\n", what, strerror(-err),
+			remedy ? "\n  " : "", remedy ? remedy : "");
+	}
+	return code;
+}
+
+int cmd_file_error(const struct cmd_opts *o, int err, const char *path)
+{
+	return say_error(o, path, err, EXIT_FAILED, NULL);
 }
 
 int cmd_error(const struct cmd_opts *o, int err, const char *fmt, ...)
@@ -136,18 +158,7 @@ int cmd_error(const struct cmd_opts *o, int err, const char *fmt, ...)
 		break;
 	case -EOPNOTSUPP: remedy = "the agent of this node cannot do that"; break;
 	}
-	if (o->json) {
-		json_t *v = json_pack("{s:s,s:s,s:i}", "error", what, "reason",
-				      strerror(-err), "exit", code);
-
-		if (remedy)
-			json_object_set_new(v, "remedy", json_string(remedy));
-		cmd_json(v);
-	} else {
-		fprintf(stderr, "ghostmem: %s: %s%s%s\n", what, strerror(-err),
-			remedy ? "\n  " : "", remedy ? remedy : "");
-	}
-	return code;
+	return say_error(o, what, err, code, remedy);
 }
 
 void cmd_json(json_t *v)

@@ -28,7 +28,7 @@ enum {
 struct cmd_opts {
 	bool json, read_only, text;
 	const char *agent; /* NULL: default */
-	const char *file;  /* export: memory; get, put: bytes */
+	const char *file;  /* export: what it begins with; get, put: bytes */
 	const char *to;	   /* move: node */
 	const char *run;   /* export, import: command to run with the window there */
 	struct gm_key key;
@@ -50,6 +50,9 @@ extern const struct cmd cmd_export, cmd_import, cmd_ls, cmd_stat, cmd_get, cmd_p
  * Return: the exit code for @err */
 int cmd_error(const struct cmd_opts *o, int err, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
+
+/** cmd_file_error() - as cmd_error(), for a file of this machine */
+int cmd_file_error(const struct cmd_opts *o, int err, const char *path);
 
 /** cmd_json() - print @v as a line; takes the reference */
 void cmd_json(json_t *v);

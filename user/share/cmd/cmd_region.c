@@ -8,8 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/signalfd.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "../bus.h"
@@ -95,6 +95,58 @@ static int until(const struct cmd_opts *o, struct ghostmem *g, int signals)
 	return rc == -1 || !WIFEXITED(rc) ? EXIT_FAILED : WEXITSTATUS(rc);
 }
 
+/* Until @n bytes are there, or no more come. Return: how many; -errno */
+static ssize_t read_all(int fd, uint8_t *buf, size_t n)
+{
+	size_t got = 0;
+
+	while (got < n) {
+		ssize_t one = read(fd, buf + got, n - got);
+
+		if (one < 0 && errno != EINTR)
+			return -errno;
+		if (!one)
+			break;
+		got += one > 0 ? (size_t)one : 0;
+	}
+	return (ssize_t)got;
+}
+
+/* A memfd of @size bytes: those of @path, then zeros. Return: it; -EFBIG: it has more;
+ * -errno */
+static int load_file(const char *path, uint64_t size)
+{
+	int in = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = memfd_create("ghostmem", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	uint8_t *buf = malloc(PIECE);
+	uint64_t at = 0;
+	ssize_t n = 0;
+	int err = 0;
+
+	if (in < 0 || fd < 0 || ftruncate(fd, (off_t)size))
+		err = -errno;
+	else if (!buf)
+		err = -ENOMEM;
+	while (!err) {
+		n = read_all(in, buf, PIECE);
+		if (n <= 0)
+			err = (int)n;
+		else if ((uint64_t)n > size - at)
+			err = -EFBIG;
+		else if (pwrite(fd, buf, (size_t)n, (off_t)at) != n)
+			err = -EIO;
+		if (n <= 0)
+			break;
+		at += (uint64_t)n;
+	}
+	free(buf);
+	if (in >= 0)
+		close(in);
+	if (err && fd >= 0)
+		close(fd);
+	return err ? err : fd;
+}
+
 static int run_export(const struct cmd_opts *o, int argc, char **argv)
 {
 	struct ghostmem_export e = {
@@ -129,12 +181,9 @@ static int run_export(const struct cmd_opts *o, int argc, char **argv)
 		e.read_key_len = o->read_key.len;
 	}
 	if (o->file) {
-		struct stat st;
-
-		e.memfd = open(o->file, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-		if (e.memfd < 0 || fstat(e.memfd, &st) ||
-		    ((uint64_t)st.st_size < e.size && ftruncate(e.memfd, (off_t)e.size)))
-			return cmd_error(o, -errno, "%s", o->file);
+		e.memfd = load_file(o->file, e.size);
+		if (e.memfd < 0)
+			return cmd_file_error(o, e.memfd, o->file);
 	}
 	err = ghostmem_open(o->agent, &g);
 	if (err)
@@ -235,7 +284,7 @@ static int run_get(const struct cmd_opts *o, int argc, char **argv)
 	if (o->file) {
 		f = own = fopen(o->file, "w");
 		if (!f) {
-			err = -errno;
+			rc = cmd_file_error(o, -errno, o->file);
 			goto out;
 		}
 	}
@@ -258,21 +307,13 @@ out:
 	return rc;
 }
 
-/* All of @name, "-" or NULL: of standard input. *@done: bytes */
-static int put_file(struct ghostmem_region *r, uint64_t off, const char *name,
-		    uint64_t *done)
+/* All of @f. *@done: bytes */
+static int put_file(struct ghostmem_region *r, uint64_t off, FILE *f, uint64_t *done)
 {
-	FILE *own = NULL, *f = stdin;
-	uint8_t *buf;
+	uint8_t *buf = malloc(PIECE);
 	size_t n;
 	int err = 0;
 
-	if (name && strcmp(name, "-")) {
-		f = own = fopen(name, "r");
-		if (!f)
-			return -errno;
-	}
-	buf = malloc(PIECE);
 	if (!buf)
 		err = -ENOMEM;
 	while (!err && (n = fread(buf, 1, PIECE, f)) > 0) {
@@ -282,8 +323,6 @@ static int put_file(struct ghostmem_region *r, uint64_t off, const char *name,
 	if (!err && ferror(f))
 		err = -EIO;
 	free(buf);
-	if (own)
-		fclose(own);
 	return err;
 }
 
@@ -291,6 +330,8 @@ static int run_put(const struct cmd_opts *o, int argc, char **argv)
 {
 	struct ghostmem_region *r;
 	struct ghostmem *g;
+	const char *name = argc > 2 ? argv[2] : o->file;
+	FILE *f = stdin;
 	uint64_t off, done = 0;
 	int rc, err;
 
@@ -300,14 +341,19 @@ static int run_put(const struct cmd_opts *o, int argc, char **argv)
 		fputs("ghostmem put: --text needs the text as last operand\n", stderr);
 		return EXIT_USAGE;
 	}
+	if (!o->text && name && strcmp(name, "-")) {
+		f = fopen(name, "r");
+		if (!f)
+			return cmd_file_error(o, -errno, name);
+	}
 	rc = cmd_open(o, argv[0], GHOSTMEM_NO_MAP, &g, &r);
 	if (rc)
-		return rc;
+		goto out;
 	if (o->text) {
 		done = strlen(argv[2]);
 		err = ghostmem_put(r, off, argv[2], done);
 	} else {
-		err = put_file(r, off, argc > 2 ? argv[2] : o->file, &done);
+		err = put_file(r, off, f, &done);
 	}
 	if (err)
 		rc = cmd_error(o, err, "put to %s at %s", argv[0], argv[1]);
@@ -315,6 +361,9 @@ static int run_put(const struct cmd_opts *o, int argc, char **argv)
 		cmd_json(json_pack("{s:s,s:I,s:I}", "put", argv[0], "offset",
 				   (json_int_t)off, "size", (json_int_t)done));
 	ghostmem_close(g);
+out:
+	if (f != stdin)
+		fclose(f);
 	return rc;
 }
 
