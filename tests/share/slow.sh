@@ -1,0 +1,107 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+#
+# A slow owner is no dead one: its agent is stopped again and again, each time for less than its
+# lease. What needs it meanwhile waits and is then right; what does not goes on; nobody has an
+# error, or reads zero or old bytes. SLOW_PULSES (40) of them under load.
+
+# shellcheck disable=SC2317,SC2329,SC2086 # functions called through a name; numbers
+# shellcheck source=tests/share/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+PULSES=${SLOW_PULSES:-40}
+T=$GN_BIN/tests/share
+
+# slow CASE WANTED NAME COMMAND... - answered so, and only when the owner goes on
+slow()
+{
+	local line=
+	gn_must kill -STOP "${AGENT[1]}"
+	tell "${@:3}"
+	IFS= read -r -t 0.2 line <&"${APP_OUT[$3]}"
+	gn_must kill -CONT "${AGENT[1]}"
+	if [ -n "$line" ]; then
+		gn_fail "$1: waits for the owner" "'$line' while that was stopped"
+		return
+	fi
+	line=$(hear "$3")
+	if [ "$line" = "$2" ]; then
+		gn_ok "$1"
+	else
+		gn_fail "$1" "$3: '${*:4}' gave '$line', not '$2'"
+	fi
+}
+
+share_net 3
+for i in 1 2 3; do
+	share_agent $i
+	share_app $i
+done
+expect "owner exports" "ok *" 1 export mem 1048576 secret
+expect "owner fills" ok 1 fill 0 1048576 7
+for i in 2 3; do expect "n$i imports" "ok *" $i import mem secret; done
+
+slow "a load" 7 2 load 0
+slow "a store" ok 2 store 4096 8
+expect "owner sees it" 8 1 load 4096
+expect "and takes it back" ok 1 store 4096 13
+slow "a load of what it took back" 13 2 load 4096
+slow "a store to a page that is here to read" ok 2 store 0 9
+slow "another node's load of that" 9 3 load 0
+slow "a get" 9 3 get 0
+slow "a put" 0 3 put 0 10
+slow "a load of what was put" 10 2 load 0
+slow "fetch_add" 10 3 add 0 5
+slow "a scan" $((8192 * 7)) 3 sum 524288 65536
+expect "n2 has a page to write" ok 2 store 8192 11
+gn_must kill -STOP "${AGENT[1]}"
+expect "the owner is slow: what n2 has to write goes on" ok 2 store 8192 12
+expect "the owner is slow: and to read" 12 2 load 8192
+gn_must kill -CONT "${AGENT[1]}"
+expect "owner sees that" 12 1 load 8192
+
+# All at once, against a sequential model.
+begun() { [ "$(cat "$GN_TMP/$1".?.log | grep -c "^begun")" = 3 ]; }
+known() { gn_exec n1 "$GN_BIN/ghostmem" ls -a "$GN_TMP/n1.sock" | grep -q "^history "; }
+GHOSTMEM_KEY=secret gn_spawn pid gn_exec n1 "$GN_BIN/ghostmem" export -a "$GN_TMP/n1.sock" history 1M
+gn_must gn_wait 5 known
+pids=()
+for i in 1 2 3; do
+	HISTORY_STOP=$GN_TMP/end gn_exec n$i nice "$T/history" run "$GN_TMP/n$i.sock" history \
+		secret $i 4000000 "$GN_TMP/history.$i" >"$GN_TMP/history.$i.log" 2>&1 &
+	pids+=($!)
+	gn_exec n$i nice "$T/adds" run "$GN_TMP/n$i.sock" history secret 65536 "$GN_TMP/end" \
+		>"$GN_TMP/adds.$i.log" 2>&1 &
+	pids+=($!)
+done
+gn_must gn_wait 10 begun history
+gn_must gn_wait 10 begun adds
+for ((n = 0; n < PULSES; n++)); do
+	gn_must kill -STOP "${AGENT[1]}"
+	sleep "0.$(printf %03d $((RANDOM % 200)))"
+	gn_must kill -CONT "${AGENT[1]}"
+	sleep "0.0$(printf %02d $((RANDOM % 50)))"
+done
+# spared NODE - nobody was taken for dead there
+spared()
+{
+	gn_exec "n$1" "$GN_BIN/ghostmem" stat -j -a "$GN_TMP/n$1.sock" |
+		jq -e '.counters | .owners_lost + .slots_dead + .pages_lost + .poisoned == 0'
+}
+for i in 1 2 3; do gn_check "n$i: no owner, importer or page was lost" spared $i; done
+: >"$GN_TMP/end"
+rc=0
+for pid in "${pids[@]}"; do wait "$pid" || rc=1; done
+sed 's/^/# /' "$GN_TMP"/{history,adds}.?.log
+gn_check "$PULSES stops: no program has an error" [ $rc = 0 ]
+doubtless()
+{
+	"$T/history" check "$GN_TMP"/history.[123] >"$GN_TMP/verdict" &&
+		grep ", 0 in doubt" "$GN_TMP/verdict"
+}
+gn_check "the history is what a sequential memory does" doubtless
+sed 's/^/# /' "$GN_TMP/verdict"
+total() { cat "$GN_TMP"/adds.?.log | awk '/^[0-9]/ { n += $1 } END { print n }'; }
+gn_check "no increment is lost or done twice" gn_exec n3 "$T/adds" check "$GN_TMP/n3.sock" \
+	history secret 65536 "$(total)"
+exit $GN_FAILED
