@@ -3,13 +3,15 @@
 #
 # A slow owner is no dead one: its agent is stopped again and again, each time for less than its
 # lease. What needs it meanwhile waits and is then right; what does not goes on; nobody has an
-# error, or reads zero or old bytes. SLOW_PULSES (40) of them under load.
+# error, or reads zero or old bytes. SLOW_PULSES (30) of them under load.
 
 # shellcheck disable=SC2317,SC2329,SC2086 # functions called through a name; numbers
+# The longest stop and what passes between two signs of life are little more than half of it.
+SHARE_LEASE=8000
 # shellcheck source=tests/share/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-PULSES=${SLOW_PULSES:-40}
+PULSES=${SLOW_PULSES:-30}
 T=$GN_BIN/tests/share
 
 # slow CASE WANTED NAME COMMAND... - answered so, and only when the owner goes on
@@ -18,7 +20,7 @@ slow()
 	local line=
 	gn_must kill -STOP "${AGENT[1]}"
 	tell "${@:3}"
-	IFS= read -r -t 0.2 line <&"${APP_OUT[$3]}"
+	IFS= read -r -t "${STOPPED:-0.2}" line <&"${APP_OUT[$3]}"
 	gn_must kill -CONT "${AGENT[1]}"
 	if [ -n "$line" ]; then
 		gn_fail "$1: waits for the owner" "'$line' while that was stopped"
@@ -53,6 +55,7 @@ slow "a put" 0 3 put 0 10
 slow "a load of what was put" 10 2 load 0
 slow "fetch_add" 10 3 add 0 5
 slow "a scan" $((8192 * 7)) 3 sum 524288 65536
+STOPPED=2.5 slow "a load, for a third of a lease" 7 2 load 786432
 expect "n2 has a page to write" ok 2 store 8192 11
 gn_must kill -STOP "${AGENT[1]}"
 expect "the owner is slow: what n2 has to write goes on" ok 2 store 8192 12
