@@ -43,7 +43,7 @@
 #define IN_PLUG	 (1ULL << 32) /* in a buffer's cookie */
 #define PAGE	 4096ULL
 #define ROUNDS	 60
-#define MOVES	 6  /* of the memory, in a round */
+#define MOVES	 3  /* of the memory, in a round */
 #define TURNS	 50 /* of the worker, in which something would have happened */
 
 static struct {
@@ -505,7 +505,7 @@ static void move_memory(bool pair, uint64_t features, const char *where)
 
 static void test_memory_under_traffic(void **state)
 {
-	for (unsigned int round = 0; round < 8; round++)
+	for (unsigned int round = 0; round < 4; round++)
 		move_memory(round & 1,
 			    FEATURES | (round & 2 ? BIT(VIRTIO_F_RING_PACKED) : 0),
 			    *state);
