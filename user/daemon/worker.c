@@ -312,14 +312,6 @@ static void *worker_main(void *arg)
 	uint64_t now = clock_ns(), last_rx = now, next_io = 0;
 	uint64_t gap = GAP_MAX_NS, io_interval = IO_MIN_NS, wait;
 
-	/* What was in the stream before us is nobody's. */
-	if (w->conf.stream) {
-		uint32_t prod = __atomic_load_n(&w->conf.stream->prod, __ATOMIC_ACQUIRE);
-
-		w->records.s = w->conf.stream;
-		stream_seek(&w->records, prod);
-		__atomic_store_n(&w->conf.stream->cons, prod, __ATOMIC_RELEASE);
-	}
 	while (!w->stopping) {
 		/* Acquire pairs with worker_call()'s release: fn and arg are there. */
 		struct worker_call *c =
@@ -361,11 +353,25 @@ static void *worker_main(void *arg)
 	return NULL;
 }
 
+/* What is in the stream before the first frame may come is nobody's. */
+static void seek_stream(struct worker *w)
+{
+	uint32_t prod;
+
+	if (!w->conf.stream)
+		return;
+	prod = __atomic_load_n(&w->conf.stream->prod, __ATOMIC_ACQUIRE);
+	w->records.s = w->conf.stream;
+	stream_seek(&w->records, prod);
+	__atomic_store_n(&w->conf.stream->cons, prod, __ATOMIC_RELEASE);
+}
+
 int worker_start(struct worker *w)
 {
 	char name[16];
 	int err;
 
+	seek_stream(w);
 	err = pthread_create(&w->thread, NULL, worker_main, w);
 	if (err)
 		return -err;
