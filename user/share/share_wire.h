@@ -49,7 +49,7 @@
 #include "bus.h"
 
 #define GM_MAGIC       0x31574d47u /* "GMW1" */
-#define GM_VERSION     3
+#define GM_VERSION     4
 #define GM_HDR_SIZE    72
 #define GM_PAYLOAD_MAX (1u << 20)
 #define GM_BATCH_PAGES 64  /* pages of one WRITE, INV, ACK or FLUSH */
