@@ -13,18 +13,6 @@ share_net 3
 gn_must gn_exec sw ip addr add 10.7.0.9/24 dev br0
 URL=http://10.7.0.9:2379
 
-etcd_up() { gn_exec sw env ETCDCTL_API=3 etcdctl --endpoints "$URL" endpoint health; }
-
-etcd_start()
-{
-	gn_spawn ETCD gn_exec sw etcd --name t --data-dir "$GN_TMP/etcd" --log-level error \
-		--listen-client-urls "$URL" --advertise-client-urls "$URL" \
-		--listen-peer-urls http://127.0.0.1:2380 \
-		--initial-advertise-peer-urls http://127.0.0.1:2380 \
-		--initial-cluster t=http://127.0.0.1:2380 --unsafe-no-fsync
-	gn_wait 15 etcd_up || gn_die "etcd does not answer"
-}
-
 etcd_start
 GM_TEST_DIRECTORY=etcd:$URL/contract gn_exec n1 "$GN_BIN/tests/share/test_dir" ||
 	gn_fail "contract of the directory" "status $?"

@@ -29,17 +29,6 @@ unplug() { gn_must gn_exec sw ip link set "$1" nomaster; }
 plug() { gn_must gn_exec sw ip link set "$1" master "br$2"; }
 
 URL=http://10.8.0.9:2379
-etcd_up() { gn_exec sw env ETCDCTL_API=3 etcdctl --endpoints "$URL" endpoint health; }
-etcd_start()
-{
-	gn_spawn ETCD gn_exec sw etcd --name t --data-dir "$GN_TMP/etcd" --log-level error \
-		--listen-client-urls "$URL" --advertise-client-urls "$URL" \
-		--listen-peer-urls http://127.0.0.1:2380 \
-		--initial-advertise-peer-urls http://127.0.0.1:2380 \
-		--initial-cluster t=http://127.0.0.1:2380 --unsafe-no-fsync
-	gn_wait 15 etcd_up || gn_die "etcd does not answer"
-}
-
 # answers NAME WANTED COMMAND... - "ok BUS" of a command tried until it is so; sets BUS
 answers()
 {

@@ -149,3 +149,15 @@ expect()
 		gn_fail "$1" "$3: '${*:4}' gave '$got', not '$2'"
 	fi
 }
+
+# etcd_start - etcd in namespace sw, at $URL; on return it answers
+etcd_up() { gn_exec sw env ETCDCTL_API=3 etcdctl --endpoints "$URL" endpoint health; }
+etcd_start()
+{
+	gn_spawn ETCD gn_exec sw etcd --name t --data-dir "$GN_TMP/etcd" --log-level error \
+		--listen-client-urls "$URL" --advertise-client-urls "$URL" \
+		--listen-peer-urls http://127.0.0.1:2380 \
+		--initial-advertise-peer-urls http://127.0.0.1:2380 \
+		--initial-cluster t=http://127.0.0.1:2380 --unsafe-no-fsync
+	gn_wait 15 etcd_up || gn_die "etcd does not answer"
+}
