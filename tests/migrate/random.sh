@@ -225,7 +225,8 @@ decided() { there || [[ $STATUS =~ \"state\":\"incoming\".*\"failures\":[1-9] ]]
 stayed()
 {
 	case $RC in
-	4) runs_on "$1" && waits_on "$2" ;;
+	4 | 130) # 130: interrupted before it had asked for anything
+		runs_on "$1" && waits_on "$2" ;;
 	0) MOVED=1 LATE=1
 	   [ "$KIND" = leave ] || proved ;;
 	*) bad "$KIND: $RC" ;;
