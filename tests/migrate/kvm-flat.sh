@@ -20,4 +20,4 @@ vm_initrd "$VM_DIR/kvm-flat.img" "$VM_TOP/tests/migrate/guest/kvm-flat.sh:/test"
 	"$VM_TOP/tests/migrate/cli-lib.sh:/tests/migrate/cli-lib.sh" \
 	"$VM_BIN/vm-migrate/vm-migrate:/build/vm-migrate/vm-migrate" "$ENDS:/build/tests/migrate/test_ends" \
 	bash ip jq socat unshare mountpoint timeout @kvm-amd
-vm_nested "$VM_DIR/kvm-flat.img" 300
+VM_SILENCE=90 vm_nested "$VM_DIR/kvm-flat.img" 300

@@ -33,4 +33,4 @@ for o in /usr/lib/{*/,}bpf/xdp-dispatcher.o; do
 	[ ! -e "$o" ] || items+=("$o")
 done
 vm_initrd "$VM_DIR/kvm-migrate.img" "${items[@]}"
-vm_nested "$VM_DIR/kvm-migrate.img" 300 -m 2G
+VM_SILENCE=120 vm_nested "$VM_DIR/kvm-migrate.img" 300 -m 2G

@@ -123,11 +123,12 @@ vm_initrd()
 
 # vm_run INITRD SECONDS [QEMU-ARG...] - boot, relay what /test prints, power off
 #
-# The kernel's console is in INITRD.console. Return: exit status of /test; 1 when the
-# guest did not get that far, which is then a failed case
+# The kernel's console is in INITRD.console. With VM_SILENCE=N a guest that says nothing for
+# N seconds is out of time. Return: exit status of /test; 1 when the guest did not get that
+# far, which is then a failed case
 vm_run()
 {
-	local initrd=$1 seconds=$2 rc
+	local initrd=$1 seconds=$2 rc qemu
 	shift 2
 
 	rm -f "$initrd.out" "$initrd.console"
@@ -139,11 +140,18 @@ vm_run()
 		-serial "file:$initrd.console" -serial "file:$initrd.out" \
 		-kernel "$VMLINUX" -initrd "$initrd" \
 		-append "$VM_APPEND${VM_ENV:+ $VM_ENV}" "$@" \
-		</dev/null >"$initrd.qemu" 2>&1
+		</dev/null >"$initrd.qemu" 2>&1 &
+	qemu=$!
+	while kill -0 $qemu 2>/dev/null; do
+		vm_silent "$initrd" && kill $qemu
+		sleep 0.2
+	done
+	wait $qemu
 	rc=$?
+	[ $rc != 143 ] || rc=124
 	tr -d '\r' <"$initrd.out" | grep -v '^# exit '
 	if [ $rc != 0 ]; then
-		vm_fail guest "QEMU gave $rc (124, 137: stopped after $seconds s)"
+		vm_fail guest "QEMU gave $rc (124, 137: stopped after $seconds s, or ${VM_SILENCE:-0} without a word)"
 	elif ! rc=$(tr -d '\r' <"$initrd.out" | sed -n 's/^# exit //p' | grep .); then
 		vm_fail guest "ended before its test did"
 		rc=1
@@ -152,6 +160,16 @@ vm_run()
 	fi
 	tail -n 15 "$initrd.qemu" "$initrd.console" | tr -d '\r' | sed 's/^/#   /'
 	return 1
+}
+
+# vm_silent INITRD - for VM_SILENCE seconds?
+vm_silent()
+{
+	local said
+	[ "${VM_SILENCE:-}" ] || return 1
+	# The later of the two
+	said=$(stat -c %Y "$1.out" "$1.console" 2>/dev/null | sort -n | tail -n 1)
+	[ -n "$said" ] && [ $((EPOCHSECONDS - said)) -ge "$VM_SILENCE" ]
 }
 
 # vm_nested INITRD SECONDS [QEMU-ARG...] - vm_run on a CPU that has KVM, emulated everywhere
