@@ -7,8 +7,8 @@
 #
 # A subject is a back end and who reads behind it, started anew in each round. It climbs a
 # ladder of offered rates, the same for all, until packets are lost: LADDER_STEP rungs at
-# once, then by halves. A rung where TRIES tries in a row lose packets is lost:
-# a back end that polls, with real-time priority, has to leave its CPU to the rest of the
+# once, then by halves. A rung where TRIES tries in a row lose packets, or find the generator late,
+# is lost: a back end that polls, with real-time priority, has to leave its CPU to the rest of the
 # machine 50 ms of a second (the kernel's fair server), and loses packets then.
 #
 # Environment: BENCH_ROUNDS (3), BENCH_SECONDS of each rung (0.4), BENCH_SUBJECTS (all),
@@ -201,6 +201,9 @@ cpu_s_per_gb() { jq "if .packets > 0 then .busy_s / (.packets * $SIZE / 1e9) els
 # rung N - offered rate, packets a second
 rung() { jq -n "$FROM * pow(2; $1 / $RUNGS_OCTAVE) | round"; }
 
+# clean - was all delivered, and all offered in time?
+clean() { [ "$(field lost)" = 0 ] && [ "$LATE" = false ]; }
+
 # climb N - does rung N pass without loss? best.json: the highest one that did. peak: the
 # most that was ever delivered. LATE: the generator is at its end.
 climb()
@@ -214,10 +217,9 @@ climb()
 		EXTRA=$extra
 		PEAK=$(jq "[.pps, $PEAK] | max" "$GN_TMP/result.json")
 		LATE=$(field late)
-		[ "$(field lost)" != 0 ] || break
+		! clean || break
 	done
-	[ "$(field lost)" = 0 ] || return
-	[ "$LATE" = false ] || return
+	clean || return
 	jq ". + { cpu_s_per_gb: $(cpu_s_per_gb) }" "$GN_TMP/result.json" >"$GN_TMP/best.json"
 }
 
