@@ -331,7 +331,7 @@ static int run_put(const struct cmd_opts *o, int argc, char **argv)
 	struct ghostmem_region *r;
 	struct ghostmem *g;
 	const char *name = argc > 2 ? argv[2] : o->file;
-	FILE *f = stdin;
+	FILE *f = NULL; /* NULL: standard input */
 	uint64_t off, done = 0;
 	int rc, err;
 
@@ -353,7 +353,7 @@ static int run_put(const struct cmd_opts *o, int argc, char **argv)
 		done = strlen(argv[2]);
 		err = ghostmem_put(r, off, argv[2], done);
 	} else {
-		err = put_file(r, off, f, &done);
+		err = put_file(r, off, f ? f : stdin, &done);
 	}
 	if (err)
 		rc = cmd_error(o, err, "put to %s at %s", argv[0], argv[1]);
@@ -362,7 +362,7 @@ static int run_put(const struct cmd_opts *o, int argc, char **argv)
 				   (json_int_t)off, "size", (json_int_t)done));
 	ghostmem_close(g);
 out:
-	if (f != stdin)
+	if (f)
 		fclose(f);
 	return rc;
 }
