@@ -103,13 +103,18 @@ static bool copy_claimed(const struct null_queue *nq, struct mbuf_pool *pool,
 	return true;
 }
 
+/* What a burst has come to: counters are written once for it. */
+struct tally {
+	uint64_t packets, frames, bytes;
+};
+
 /* Take @head, which is not claimed and not copied yet if @copy. */
-static void take(struct null_queue *nq, struct mbuf_pool *pool, struct mbuf *head,
-		 bool copy)
+static void take(const struct null_queue *nq, struct mbuf_pool *pool, struct mbuf *head,
+		 bool copy, struct tally *t)
 {
-	stat_add(&nq->q.stats.rx_packets, head->nsegs);
-	stat_add(&nq->q.stats.rx_frames, 1);
-	stat_add(&nq->q.stats.rx_bytes, head->total);
+	t->packets += head->nsegs;
+	t->frames++;
+	t->bytes += head->total;
 	/* A malformed frame may be longer than any real one; it is not copied. */
 	if (copy && head->total <= PORT_MAX_FRAME)
 		copy_chain(nq, pool, head);
@@ -117,29 +122,34 @@ static void take(struct null_queue *nq, struct mbuf_pool *pool, struct mbuf *hea
 }
 
 /* One of its packets is bad: that one alone, what was merged with it without it. */
-static void take_split(struct null_queue *nq, struct mbuf_pool *pool, struct mbuf *head)
+static void take_split(struct null_queue *nq, struct mbuf_pool *pool, struct mbuf *head,
+		       struct tally *t)
 {
 	struct mbuf *part[AGG_MAX_BUFS];
 	unsigned int bad, n = chain_split(pool, head, part, &bad);
 
 	stat_add(&nq->q.stats.rx_bad_csum, bad);
 	for (unsigned int i = 0; i < n; i++)
-		take(nq, pool, part[i], true);
+		take(nq, pool, part[i], true, t);
 }
 
 static void null_deliver(struct port_queue *q, struct mbuf_pool *pool, struct mbuf **head,
 			 unsigned int n)
 {
 	struct null_queue *nq = (struct null_queue *)q;
+	struct tally t = { 0 };
 
 	for (unsigned int i = 0; i < n; i++) {
 		if (!(head[i]->flags & MBUF_CLAIMED))
-			take(nq, pool, head[i], nq->copy);
+			take(nq, pool, head[i], nq->copy, &t);
 		else if (copy_claimed(nq, pool, head[i]))
-			take(nq, pool, head[i], false);
+			take(nq, pool, head[i], false, &t);
 		else
-			take_split(nq, pool, head[i]);
+			take_split(nq, pool, head[i], &t);
 	}
+	stat_add(&q->stats.rx_packets, t.packets);
+	stat_add(&q->stats.rx_frames, t.frames);
+	stat_add(&q->stats.rx_bytes, t.bytes);
 }
 
 static void null_inject(struct port_queue *q, const struct gso_frame *f)

@@ -31,10 +31,10 @@
 #define IO_MAX_NS 160000
 /*
  * Adaptive: bursts closer than this are waited for awake, for SPIN_NS, as long as KVM polls
- * for a halted CPU. A wake-up is an interrupt to another CPU, and where that one is virtual
- * and halted it costs the driver's CPU tens of microseconds. With 60 us a load of a
- * million frames a second, in bursts of 60, was caught in it: wake-ups kept the driver's CPU busy
- * until bursts came late enough for the worker to sleep before each of them.
+ * for a halted CPU. A wake-up is an interrupt to another CPU, dear where that one is virtual
+ * and halted. With 60 us a load of a million frames a second, in bursts of 60, was caught in
+ * it: wake-ups kept the driver's CPU busy until bursts came late enough for the worker to sleep
+ * before each of them.
  */
 #define SPIN_GAP_NS 120000
 #define SPIN_NS	    200000
