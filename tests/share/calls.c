@@ -18,18 +18,11 @@
 #include <unistd.h>
 
 #include "../../user/share/ghostmem.h"
+#include "check.h"
 
 #define MIB	(1ull << 20)
 #define THREADS 64
 #define ADDS	50
-
-#define CHECK(cond)                                                                      \
-	do {                                                                             \
-		if (!(cond)) {                                                           \
-			printf("line %d: %s\n", __LINE__, #cond);                        \
-			exit(1);                                                         \
-		}                                                                        \
-	} while (0)
 
 static struct ghostmem_region *owner, *user;
 

@@ -15,16 +15,9 @@
 #include <unistd.h>
 
 #include "../../user/share/ghostmem.h"
+#include "check.h"
 
 #define SIZE (64 * 4096)
-
-#define CHECK(cond)                                                                      \
-	do {                                                                             \
-		if (!(cond)) {                                                           \
-			printf("line %d: %s\n", __LINE__, #cond);                        \
-			exit(1);                                                         \
-		}                                                                        \
-	} while (0)
 
 static sigjmp_buf on_fault;
 
