@@ -13,16 +13,15 @@ SHARE_LEASE=20000
 TOGETHER=5 # s, after which it is made sure that all are connected
 # shellcheck source=tests/share/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/share/history-lib.sh
+. "$(dirname "$0")/history-lib.sh"
 
 KILLS=${MOVE_KILLS:-20}
 SEED=${SEED:-$((RANDOM << 15 | RANDOM))}
-T=$GN_BIN/tests/share
 RANDOM=$SEED
 gn_note "SEED=$SEED"
 
 owner() { jq -r ".regions[\"$1\"].node" "$GN_TMP/dir.json"; }
-known() { gn_exec n1 "$GN_BIN/ghostmem" ls -a "$GN_TMP/n1.sock" | grep -q "^$1 "; }
-begun() { [ "$(cat "$GN_TMP/$1".?.log | grep -c "^begun")" = 3 ]; }
 # together - every node serves it, or is connected to who does
 together()
 {
@@ -62,20 +61,8 @@ mover()
 share_secure
 share_net 3
 for i in 1 2 3; do share_agent $i; done
-GHOSTMEM_KEY=secret gn_spawn pid gn_exec n1 "$GN_BIN/ghostmem" export -a "$GN_TMP/n1.sock" history 1M
-gn_must gn_wait 5 known history
-pids=()
-for i in 1 2 3; do
-	HISTORY_SEED=$SEED HISTORY_STOP=$GN_TMP/end gn_exec n$i nice "$T/history" run \
-		"$GN_TMP/n$i.sock" history secret $i 4000000 "$GN_TMP/history.$i" \
-		>"$GN_TMP/history.$i.log" 2>&1 &
-	pids+=($!)
-	gn_exec n$i nice "$T/adds" run "$GN_TMP/n$i.sock" history secret 65536 "$GN_TMP/end" \
-		>"$GN_TMP/adds.$i.log" 2>&1 &
-	pids+=($!)
-done
-gn_must gn_wait 10 begun history
-gn_must gn_wait 10 begun adds
+export HISTORY_SEED=$SEED
+history_begin
 mover &
 mover=$!
 since=$SECONDS
@@ -90,25 +77,8 @@ for ((n = 0; n < KILLS; n++)); do
 done
 # If every one so far met a kill: the next does not.
 gn_check "it has moved" gn_wait 60 test -e "$GN_TMP/moved"
-: >"$GN_TMP/end"
-rc=0
-for pid in "${pids[@]}"; do wait "$pid" || rc=1; done
+history_end "moves and kills"
 wait $mover
 read -r moves failed <"$GN_TMP/moves"
-sed 's/^/# /' "$GN_TMP"/{history,adds}.?.log
 gn_note "$KILLS kills, $moves moves, $failed that failed"
-gn_check "no program has an error" [ $rc = 0 ]
-doubtless()
-{
-	"$T/history" check "$GN_TMP"/history.[123] >"$GN_TMP/verdict" &&
-		grep ", 0 in doubt" "$GN_TMP/verdict"
-	local rc=$?
-	cat "$GN_TMP/verdict"
-	return $rc
-}
-gn_check "the history is what a sequential memory does" doubtless
-total() { cat "$GN_TMP"/adds.?.log | awk '/^[0-9]/ { n += $1 } END { print n }'; }
-gn_check "no increment is lost or done twice" gn_exec n3 "$T/adds" check "$GN_TMP/n3.sock" \
-	history secret 65536 "$(total)"
-sed 's/^/# /' "$GN_TMP/check.out"
 exit $GN_FAILED

@@ -10,9 +10,10 @@
 SHARE_LEASE=8000
 # shellcheck source=tests/share/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/share/history-lib.sh
+. "$(dirname "$0")/history-lib.sh"
 
 PULSES=${SLOW_PULSES:-30}
-T=$GN_BIN/tests/share
 
 # slow CASE WANTED NAME COMMAND... - answered so, and only when the owner goes on
 slow()
@@ -64,21 +65,7 @@ gn_must kill -CONT "${AGENT[1]}"
 expect "owner sees that" 12 1 load 8192
 
 # All at once, against a sequential model.
-begun() { [ "$(cat "$GN_TMP/$1".?.log | grep -c "^begun")" = 3 ]; }
-known() { gn_exec n1 "$GN_BIN/ghostmem" ls -a "$GN_TMP/n1.sock" | grep -q "^history "; }
-GHOSTMEM_KEY=secret gn_spawn pid gn_exec n1 "$GN_BIN/ghostmem" export -a "$GN_TMP/n1.sock" history 1M
-gn_must gn_wait 5 known
-pids=()
-for i in 1 2 3; do
-	HISTORY_STOP=$GN_TMP/end gn_exec n$i nice "$T/history" run "$GN_TMP/n$i.sock" history \
-		secret $i 4000000 "$GN_TMP/history.$i" >"$GN_TMP/history.$i.log" 2>&1 &
-	pids+=($!)
-	gn_exec n$i nice "$T/adds" run "$GN_TMP/n$i.sock" history secret 65536 "$GN_TMP/end" \
-		>"$GN_TMP/adds.$i.log" 2>&1 &
-	pids+=($!)
-done
-gn_must gn_wait 10 begun history
-gn_must gn_wait 10 begun adds
+history_begin
 for ((n = 0; n < PULSES; n++)); do
 	gn_must kill -STOP "${AGENT[1]}"
 	sleep "0.$(printf %03d $((RANDOM % 200)))"
@@ -92,19 +79,5 @@ spared()
 		jq -e '.counters | .owners_lost + .slots_dead + .pages_lost + .poisoned == 0'
 }
 for i in 1 2 3; do gn_check "n$i: no owner, importer or page was lost" spared $i; done
-: >"$GN_TMP/end"
-rc=0
-for pid in "${pids[@]}"; do wait "$pid" || rc=1; done
-sed 's/^/# /' "$GN_TMP"/{history,adds}.?.log
-gn_check "$PULSES stops: no program has an error" [ $rc = 0 ]
-doubtless()
-{
-	"$T/history" check "$GN_TMP"/history.[123] >"$GN_TMP/verdict" &&
-		grep ", 0 in doubt" "$GN_TMP/verdict"
-}
-gn_check "the history is what a sequential memory does" doubtless
-sed 's/^/# /' "$GN_TMP/verdict"
-total() { cat "$GN_TMP"/adds.?.log | awk '/^[0-9]/ { n += $1 } END { print n }'; }
-gn_check "no increment is lost or done twice" gn_exec n3 "$T/adds" check "$GN_TMP/n3.sock" \
-	history secret 65536 "$(total)"
+history_end "$PULSES stops"
 exit $GN_FAILED
