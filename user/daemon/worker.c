@@ -30,16 +30,19 @@
 #define IO_MIN_NS 20000 /* between looks at the other descriptors under load */
 #define IO_MAX_NS 160000
 /*
- * Adaptive: bursts closer than this are waited for awake, for SPIN_NS, as long as KVM polls
- * for a halted CPU. A wake-up is an interrupt to another CPU, dear where that one is virtual
- * and halted. With 60 us a load of a million frames a second, in bursts of 60, was caught in
- * it: wake-ups kept the driver's CPU busy until bursts came late enough for the worker to sleep
- * before each of them.
+ * Adaptive: a wake-up is an interrupt to another CPU, dear where that one is virtual and halted.
+ * So bursts closer than SPIN_GAP_NS are waited for awake, for SPIN_NS at most, as long as KVM
+ * polls for a halted CPU; and closer than SPIN_GAP_BUSY_NS where work takes a sixth of the time
+ * and more. Without the latter a load of a million frames a second, in bursts of 60, was caught
+ * in sleep: wake-ups kept the driver's CPU busy until bursts came late enough for the worker to
+ * sleep before each of them. A CPU that has less to do is not spent on waiting.
  */
-#define SPIN_GAP_NS 120000
-#define SPIN_NS	    200000
-#define GAP_MAX_NS  240000 /* longer gaps count as this: a lone one changes little */
-#define LULL_NS	    2000000 /* silence until a worker that never sleeps watches its socket */
+#define SPIN_GAP_NS	 50000
+#define SPIN_GAP_BUSY_NS 120000
+#define SPIN_SHARE	 6
+#define SPIN_NS		 200000
+#define TIME_MAX_NS	 240000 /* longer times count as this: a lone one changes little */
+#define LULL_NS		 2000000 /* silence until a worker that never sleeps watches its socket */
 /* Bursts without a sleep, after which nothing waits on the socket: a wait queue that is
  * not empty costs the driver's CPU a locked walk to this thread's epoll each burst. */
 #define AWAKE_BURSTS 64
@@ -274,27 +277,35 @@ static unsigned int serve(struct worker *w, uint64_t wait_ns)
 	return served;
 }
 
-/* Mean time between bursts: a moving average over about eight. */
-static uint64_t mean_gap(uint64_t mean, uint64_t gap)
+/* Moving averages over about eight bursts, ns. */
+struct load {
+	uint64_t gap;  /* from burst to burst */
+	uint64_t work; /* from its reception until it is delivered */
+};
+
+static void average(uint64_t *mean, uint64_t ns)
 {
-	return mean - mean / 8 + (gap < GAP_MAX_NS ? gap : GAP_MAX_NS) / 8;
+	*mean += (ns < TIME_MAX_NS ? ns : TIME_MAX_NS) / 8 - *mean / 8;
 }
 
-/*
- * How long this worker may sleep now, ns. 0: not at all.
- *
- * Adaptive: waking a thread costs the waker some microseconds of the receive loop's
- * time. When bursts have come closer together than that is worth, the next one is waited
- * for awake, some gaps long; otherwise the thread sleeps at once.
- */
-static uint64_t sleep_ns(const struct worker *w, uint64_t now_ns, uint64_t idle_ns,
-			 uint64_t gap_ns)
+/* Is the next burst worth waiting for awake? */
+static bool stays_awake(const struct worker *w, const struct load *load, uint64_t idle_ns)
+{
+	switch (w->conf.poll) {
+	case POLL_BUSY: return true;
+	case POLL_ADAPTIVE:
+		return idle_ns < SPIN_NS && (load->gap < SPIN_GAP_NS ||
+					     (load->gap < SPIN_GAP_BUSY_NS &&
+					      load->work * SPIN_SHARE >= load->gap));
+	default: return false;
+	}
+}
+
+/* How long this worker may sleep now, ns. */
+static uint64_t sleep_ns(const struct worker *w, uint64_t now_ns)
 {
 	uint64_t deadline;
 
-	if (w->conf.poll == POLL_BUSY ||
-	    (w->conf.poll == POLL_ADAPTIVE && gap_ns < SPIN_GAP_NS && idle_ns < SPIN_NS))
-		return 0;
 	/* Descriptors that the kernel has just refused: come back soon. */
 	if (w->xsk.need_kick)
 		return w->xsk.stalled ? STALL_NS : IO_MIN_NS;
@@ -310,7 +321,9 @@ static void *worker_main(void *arg)
 {
 	struct worker *w = arg;
 	uint64_t now = clock_ns(), last_rx = now, next_io = 0;
-	uint64_t gap = GAP_MAX_NS, io_interval = IO_MIN_NS, wait;
+	uint64_t io_interval = IO_MIN_NS, wait;
+	struct load load = { .gap = TIME_MAX_NS };
+	bool received = false;
 
 	while (!w->stopping) {
 		/* Acquire pairs with worker_call()'s release: fn and arg are there. */
@@ -324,15 +337,21 @@ static void *worker_main(void *arg)
 			continue;
 		}
 		now = clock_ns();
-		if (rx_burst(w, now)) {
-			gap = mean_gap(gap, now - last_rx);
+		if (received)
+			average(&load.work, now - last_rx);
+		received = rx_burst(w, now);
+		wait = 0;
+		if (received) {
+			average(&load.gap, now - last_rx);
 			last_rx = now;
-			wait = 0;
 			stay_awake(w);
 		} else {
 			if (agg_deadline(&w->agg) <= now)
 				rx_flush(w, now);
-			wait = sleep_ns(w, now, now - last_rx, gap);
+			if (stays_awake(w, &load, now - last_rx))
+				sched_yield();
+			else
+				wait = sleep_ns(w, now);
 			if (wait) {
 				stat_add(&w->stats.sleeps, 1);
 				xsk_rx_deep(&w->xsk);
