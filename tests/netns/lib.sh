@@ -30,6 +30,7 @@ set -u
 GN_TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 GN_BIN=$(cd "${GN_BIN:-$GN_TOP/build}" && pwd) || exit 1
 GN_TMP=/run/ghostnic	# private tmpfs: logs, sockets, the bpffs
+GN_NEVER=$GN_TMP/.never	# see gn_nap
 GN_PIDS=()
 GN_FAILED=0
 GN_DAEMON=0		# process of the last gn_daemon
@@ -82,9 +83,12 @@ gn_wait()
 	shift
 	until "$@" >/dev/null 2>&1; do
 		[ $SECONDS -lt $end ] || return 1
-		sleep 0.05
+		gn_nap 0.05
 	done
 }
+
+# gn_nap SECONDS - sleep, without a process; the pipe never has anything to read
+gn_nap() { ! read -rt "$1" <>"$GN_NEVER"; }
 
 # gn_ns NAME... - network namespaces, loopback up, no IPv6 duplicate detection
 gn_ns()
@@ -138,19 +142,19 @@ gn_spawn()
 	printf -v "$var" %s $!
 }
 
-# gn_gone PID - has a spawned process ended? (a zombie has)
+# gn_gone PID - has a spawned process ended? (a zombie has) Without a process: it is asked often
 gn_gone()
 {
-	case "$(cut -d' ' -f3 "/proc/$1/stat" 2>/dev/null)" in
-	''|Z) return 0 ;;
-	esac
-	return 1
+	local stat
+	{ read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 0
+	[[ ${stat##*) } == [ZX]* ]]
 }
 
 # gn_stop PID [SIGNAL] - end a spawned process and wait for it; KILL after 5 s
 gn_stop()
 {
 	kill "-${2:-TERM}" "$1" 2>/dev/null
+	gn_gone "$1" || gn_nap 0.01
 	gn_wait 5 gn_gone "$1" || kill -KILL "$1" 2>/dev/null
 	wait "$1" 2>/dev/null
 	return 0
@@ -390,3 +394,4 @@ trap 'exit 143' TERM
 gn_must mkdir -p /run/netns "$GN_TMP"
 gn_must mount -t tmpfs -o mode=0755 tmpfs /run/netns
 gn_must mount -t tmpfs -o mode=0700 tmpfs "$GN_TMP"
+gn_must mkfifo "$GN_NEVER"

@@ -125,12 +125,21 @@ guest_up()
 # qmp NAME COMMAND [ARGUMENTS-JSON] - what it returned, as JSON
 qmp()
 {
-	local cmd="{\"execute\":\"$2\"${3:+,\"arguments\":$3}}"
-	# The answer ends the conversation: socat keeps its half open until then.
-	printf '%s\n' '{"execute":"qmp_capabilities"}' "$cmd" |
-		socat -t 10 - "UNIX-CONNECT:$GN_TMP/$1/qmp" 2>/dev/null |
-		jq -cn --unbuffered '[limit(3; inputs | select(has("QMP") or has("return") or has("error")))][2]
-			| if has("error") then error(.error.desc) else .return end'
+	local line n=0
+	# The second answer ends the conversation: socat keeps its half open until then.
+	while [ $n -lt 2 ] && read -r line; do
+		[[ $line != '{"return"'* && $line != '{"error"'* ]] || n=$((n + 1))
+	done < <(printf '%s\n' '{"execute":"qmp_capabilities"}' \
+		"{\"execute\":\"$2\"${3:+,\"arguments\":$3}}" |
+		socat -t 10 - "UNIX-CONNECT:$GN_TMP/$1/qmp" 2>/dev/null)
+	[ $n = 2 ] || return 1
+	line=${line%$'\r'}
+	if [[ $line == '{"error"'* ]]; then
+		echo "$line" >&2
+		return 1
+	fi
+	line=${line#*: }
+	printf '%s\n' "${line%\}}"
 }
 
 # answers ADDRESS [NS] - one ping

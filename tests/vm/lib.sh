@@ -142,10 +142,7 @@ vm_run()
 		-append "$VM_APPEND${VM_ENV:+ $VM_ENV}" "$@" \
 		</dev/null >"$initrd.qemu" 2>&1 &
 	qemu=$!
-	while kill -0 $qemu 2>/dev/null; do
-		vm_silent "$initrd" && kill $qemu
-		sleep 0.2
-	done
+	[ -z "${VM_SILENCE:-}" ] || vm_watch "$initrd" $qemu &
 	wait $qemu
 	rc=$?
 	[ $rc != 143 ] || rc=124
@@ -162,11 +159,18 @@ vm_run()
 	return 1
 }
 
+# vm_watch INITRD PID - end it once it is silent; ends with it
+vm_watch()
+{
+	while sleep 2 && kill -0 "$2" 2>/dev/null; do
+		! vm_silent "$1" || kill "$2"
+	done
+} 2>/dev/null
+
 # vm_silent INITRD - for VM_SILENCE seconds?
 vm_silent()
 {
 	local said
-	[ "${VM_SILENCE:-}" ] || return 1
 	# The later of the two
 	said=$(stat -c %Y "$1.out" "$1.console" 2>/dev/null | sort -n | tail -n 1)
 	[ -n "$said" ] && [ $((EPOCHSECONDS - said)) -ge "$VM_SILENCE" ]

@@ -20,16 +20,23 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$out.root
 PATH=$PATH:/usr/sbin:/sbin
 
-# put FILE DEST - copy, and the libraries that FILE loads
+# put FILE DEST - copy; what it needs comes at the end
+files=()
 put()
 {
-	local lib
-
 	install -D -m "$([ -x "$1" ] && echo 755 || echo 644)" "$1" "$root$2"
+	files+=("$1")
+}
+
+# put_libraries - that the files load, all at once: ldd takes longer than all else
+put_libraries()
+{
+	local libs
+
 	# ldd fails for what is no dynamic program.
-	ldd "$1" 2>/dev/null | sed -nE 's/^\t(.* => )?(\/[^ ]*) .*/\2/p' | while read -r lib; do
-		[ -e "$root$lib" ] || install -D -m 755 "$lib" "$root$lib"
-	done || true
+	mapfile -t libs < <(ldd "${files[@]}" 2>/dev/null |
+		sed -nE 's/^\t(.* => )?(\/[^ ]*) .*/\2/p' | sort -u)
+	cp -L --parents -t "$root" "${libs[@]}"
 }
 
 # put_module NAME - copy, and append to the list that init reads
@@ -50,9 +57,7 @@ for d in bin sbin lib lib64; do
 	ln -s "usr/$d" "$root/$d"
 done
 : >"$root/modules/list"
-for applet in $(busybox --list); do
-	ln -s /bin/busybox "$root/usr/bin/$applet"
-done
+busybox --install -s "$root/usr/bin"
 rm -f "$root/usr/bin/busybox"
 put "$(command -v busybox)" /usr/bin/busybox
 put "$here/guest/init.sh" /init
@@ -68,6 +73,7 @@ for item; do
 		put "$path" "/usr/bin/$item" ;;
 	esac
 done
+put_libraries
 [ -e "$root/test" ] || { echo "mkinitrd: no item becomes /test" >&2; exit 1; }
 chmod 755 "$root/test"
 
