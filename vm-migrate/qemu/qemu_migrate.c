@@ -439,10 +439,12 @@ static void roll_back(struct qemu_job *j)
 
 	if (j->transfer_begun)
 		end_destination(j);
-	if (!paused || j->was_paused)
+	/* Also one that runs: if its migration ends while the devices' state is sent,
+	 * QEMU (7.2) leaves the disks inactive, and dies at the next migration. */
+	if ((!paused && !j->transfer_begun) || j->was_paused)
 		return;
 	err = qmp_call(j->src, "cont", NULL, NULL);
-	j->res->rolled_back = !err;
+	j->res->rolled_back = paused && !err;
 	if (!err)
 		return;
 	snprintf(j->res->message + len, sizeof(j->res->message) - len,
