@@ -58,6 +58,17 @@ writes()
 }
 grows() { [ "$(writes "$1")" -gt "$2" ]; }
 
+# For randomised tests:
+# below N - a random number in R; "$(...)" would draw from a sequence of its own
+below() { R=$(((RANDOM << 15 | RANDOM) % $1)); }
+# one_in N
+one_in() { below "$1"; [ "$R" = 0 ]; }
+# any WORD... - one of them, in R
+any() { below $#; shift "$R"; R=$1; }
+
+# bad WORD... - why this one fails
+bad() { echo "bad: $*"; return 1; }
+
 # start NAME ARG... - a source whose control socket is NAME; it runs on return
 start()
 {

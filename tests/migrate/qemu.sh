@@ -8,6 +8,8 @@
 
 # shellcheck source=tests/vhost/migrate-lib.sh
 . "$(dirname "$0")/../vhost/migrate-lib.sh"
+# shellcheck source=tests/migrate/writer-lib.sh
+. "$(dirname "$0")/writer-lib.sh"
 
 TOOL=$GN_BIN/vm-migrate/vm-migrate
 OUT=$GN_TMP/migrate.json
@@ -40,20 +42,6 @@ result() { jq -e "$1" "$OUT" >/dev/null || { cat "$OUT"; return 1; }; }
 # said PATTERN - is it one of the problems?
 said() { jq -r 'select(.event == "problem") | .text' "$GN_TMP/lines" | grep -q -e "$1" || { cat "$GN_TMP/lines"; return 1; }; }
 gone() { gn_gone "${QEMU_PID[$1]}"; }
-answers_qmp() { qmp "$1" query-status | jq -e .status; }
-# plain NAME ARGS... - a QEMU whose guest is its BIOS
-plain()
-{
-	local name=$1
-	shift
-	rm -rf "${GN_TMP:?}/$name"
-	gn_must mkdir "$GN_TMP/$name"
-	gn_spawn "PLAIN_$name" qemu-system-x86_64 -display none -nodefaults -no-user-config \
-		-qmp "unix:$GN_TMP/$name/qmp,server=on,wait=off" "$@"
-	local pid=PLAIN_$name
-	QEMU_PID[$name]=${!pid}
-	gn_wait 20 answers_qmp "$name"
-}
 
 qemu_initrd
 begin
@@ -112,16 +100,7 @@ gn_check "no capability is left on" test "$(qmp a query-migrate-capabilities | j
 gn_stop "${QEMU_PID[a]}" KILL
 
 # ---- what can be set ---------------------------------------------------------------------------
-# A boot sector that writes to every page from 128 to 576 KiB, for ever. It has the CPU forget
-# its translations before each write (by CR4): without KVM, QEMU before 9.0 does not find writes
-# through those that it had before it looked.
-head -c 1M /dev/zero >"$GN_TMP/boot"
-patch() { printf "%b" "$2" | dd of="$GN_TMP/boot" bs=1 seek="$1" conv=notrunc status=none; }
-# xor di,di; mov ax,0x2000; 5: mov es,ax; inc word [es:di]; mov ebx,cr4; xor bl,0x10; mov cr4,ebx;
-# add ax,0x100; cmp ax,0x9000; jb 5; mov ax,0x2000; jmp 5
-patch 0 '\x31\xff\xb8\x00\x20\x8e\xc0\x26\xff\x05\x0f\x20\xe3\x80\xf3\x10\x0f\x22\xe3'
-patch 19 '\x05\x00\x01\x3d\x00\x90\x72\xea\xb8\x00\x20\xeb\xe5'
-patch 510 '\x55\xaa'
+writer_image "$GN_TMP/boot"
 gn_must mkdir "$GN_TMP/tls" "$GN_TMP/pa" "$GN_TMP/pb"
 gn_must "$GN_BIN/tests/migrate/test_ends" creds "$GN_TMP/tls"
 
@@ -135,7 +114,6 @@ writer()
 		-object "tls-creds-x509,id=creds,dir=$GN_TMP/tls/good,endpoint=$side" \
 		-drive "file=$GN_TMP/boot,format=raw,file.locking=off" "$@"
 }
-writes() { ! qmp a human-monitor-command '{"command-line":"xp /1xh 0x20000"}' | grep -q ' 0x0000'; }
 # undone ERROR ARGS... - a's migration to a new b fails so; a runs, with the settings of before
 undone()
 {
@@ -149,7 +127,8 @@ undone()
 	return $rc
 }
 writer a client
-gn_must gn_wait 20 writes
+gn_must ram_open a >/dev/null
+gn_must gn_wait 20 beyond a 0
 NEVER='it would never end'
 gn_check "a guest that writes faster than is sent: --on-stall abort" undone "$NEVER" --on-stall abort --bandwidth 1M
 gn_check "--on-stall raise, up to --max-downtime-ms" undone "$NEVER" --on-stall raise --max-downtime-ms 350 --bandwidth 1M

@@ -24,16 +24,6 @@ KINDS=(quiet cancel interrupt leave kill-destination kill-source kill-guest)
 # gn_spawn sets these.
 SRC='' DST='' SEND=''
 
-# below N - a random number in R; "$(...)" would draw from a sequence of its own
-below() { R=$(((RANDOM << 15 | RANDOM) % $1)); }
-# one_in N
-one_in() { below "$1"; [ "$R" = 0 ]; }
-# any WORD... - one of them, in R
-any() { below $#; shift "$R"; R=$1; }
-
-# bad WORD... - why this one fails
-bad() { echo "bad: $*"; return 1; }
-
 # ---- what is drawn -----------------------------------------------------------------------
 draw()
 {
