@@ -19,18 +19,27 @@ static void need(int true_here)
 		abort();
 }
 
+/* Page after page of the smallest, or one of the largest */
+static int pages(const struct gm_hdr *h, uint32_t most)
+{
+	return h->size && !(h->bus % GM_PAGE_SIZE) && !(h->size % GM_PAGE_SIZE) &&
+	       (h->size <= most * GM_PAGE_SIZE ||
+		(h->size == GM_HUGE_SIZE && !(h->bus % GM_HUGE_SIZE)));
+}
+
 static void promises(const struct gm_hdr *h)
 {
 	need(h->op && h->op < GM_OP_MAX && *gm_op_name(h->op) != '?');
-	need(h->len <= GM_PAYLOAD_MAX);
+	/* Before there is memory for it: what is longer is one page. */
+	need(h->len <= GM_PAYLOAD_MAX ||
+	     (h->len == GM_HUGE_SIZE && h->size == h->len && !(h->bus % GM_HUGE_SIZE)));
 	need(h->bus <= GM_BUS_MAX && h->bus + h->size >= h->bus);
 	need(h->status <= 0 && h->status >= -4095);
 	if (h->flags & GM_F_REPLY) {
 		if (h->op == GM_OP_GET && !h->status)
 			need(h->len == h->size);
 		if (h->op == GM_OP_READ && !h->status)
-			need(h->len == h->size &&
-			     h->size <= GM_READ_PAGES * GM_PAGE_SIZE);
+			need(h->len == h->size && pages(h, GM_READ_PAGES));
 		return;
 	}
 	need(!h->status);
@@ -42,10 +51,10 @@ static void promises(const struct gm_hdr *h)
 		need(h->arg2 && h->arg2 < GM_MOVE_MAX);
 		if (h->arg2 == GM_MOVE_BEGIN)
 			need(h->len == sizeof(struct gm_move_begin) && h->arg &&
-			     h->arg <= GM_REGION_MAX && !(h->arg % GM_PAGE_SIZE));
+			     gm_page_shift(h->size) && h->arg <= GM_REGION_MAX &&
+			     !(h->arg % h->size) && !(h->bus % h->size));
 		if (h->arg2 == GM_MOVE_PAGES)
-			need(h->len == h->size && !(h->size % GM_PAGE_SIZE) &&
-			     !(h->bus % GM_PAGE_SIZE));
+			need(h->len == h->size && pages(h, GM_BATCH_PAGES));
 		if (h->arg2 == GM_MOVE_SLOTS)
 			need(h->len &&
 			     h->len <= GM_SLOT_MAX * sizeof(struct gm_move_slot));
@@ -67,9 +76,7 @@ static void promises(const struct gm_hdr *h)
 	case GM_OP_INV:
 	case GM_OP_ACK:
 	case GM_OP_FLUSH:
-		need(h->size && !(h->size % GM_PAGE_SIZE) && !(h->bus % GM_PAGE_SIZE) &&
-		     h->size <= (h->op == GM_OP_READ ? GM_READ_PAGES : GM_BATCH_PAGES) *
-					GM_PAGE_SIZE);
+		need(pages(h, h->op == GM_OP_READ ? GM_READ_PAGES : GM_BATCH_PAGES));
 		break;
 	default: break;
 	}

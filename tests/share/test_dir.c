@@ -19,6 +19,7 @@
 
 #include "../../user/lib/clock.h"
 #include "../../user/share/dir/dir.h"
+#include "../../user/share/dir/dir_json.h"
 
 #define LEASE_MS 3000
 
@@ -34,7 +35,10 @@ static struct dir *open_dir(void)
 
 static struct dir_region region(const char *name, const char *node)
 {
-	struct dir_region r = { .size = 16 << 12, .key_id = 1, .read_key_id = 2 };
+	struct dir_region r = { .size = 16 << 12,
+				.page_shift = GM_PAGE_SHIFT,
+				.key_id = 1,
+				.read_key_id = 2 };
 
 	snprintf(r.name, sizeof(r.name), "%s", name);
 	snprintf(r.node, sizeof(r.node), "%s", node);
@@ -67,6 +71,7 @@ static void test_life(void **state)
 	assert_string_equal(r.addr, "tcp:10.0.0.1:7400");
 	assert_true(r.bus == a.bus && r.size == a.size && r.key_id == 1 &&
 		    r.read_key_id == 2 && r.lease_ms == LEASE_MS);
+	assert_int_equal(r.page_shift, GM_PAGE_SHIFT);
 	assert_int_equal(dir_find(e, NULL, a.bus + a.size - 1, &r), 0);
 	assert_string_equal(r.name, "life");
 	assert_int_equal(dir_find(e, NULL, a.bus + a.size, &r), -ENOENT);
@@ -90,6 +95,81 @@ static void test_life(void **state)
 	assert_int_equal(dir_remove(d, "life2", 1), 0);
 	dir_close(d);
 	dir_close(e);
+}
+
+/* Huge pages begin at a bus address that is a multiple of theirs, wherever the last region
+ * ended, and stay what they are when the region moves. */
+static void test_pages(void **state)
+{
+	struct dir *d = open_dir();
+	struct dir_region r;
+	char name[16];
+
+	for (int i = 0; i < 6; i++) {
+		struct dir_region a;
+
+		snprintf(name, sizeof(name), "pages%d", i);
+		a = region(name, "n1");
+		if (i % 2) {
+			a.page_shift = GM_HUGE_SHIFT;
+			a.size = 3 * GM_HUGE_SIZE;
+		}
+		assert_int_equal(dir_add(d, &a), 0);
+		assert_int_equal(a.bus % (1u << a.page_shift), 0);
+		assert_int_equal(dir_find(d, NULL, a.bus + a.size - 1, &r), 0);
+		assert_string_equal(r.name, name);
+		assert_int_equal(r.page_shift, a.page_shift);
+		a.epoch = 2;
+		assert_int_equal(dir_update(d, &a, 1), 0);
+		assert_int_equal(dir_find(d, name, 0, &r), 0);
+		assert_int_equal(r.page_shift, a.page_shift);
+	}
+	for (int i = 0; i < 6; i++) {
+		snprintf(name, sizeof(name), "pages%d", i);
+		assert_int_equal(dir_remove(d, name, 2), 0);
+	}
+	dir_close(d);
+}
+
+/* What a record says of pages: nothing, in old ones. */
+static void test_record(void **state)
+{
+	static const struct {
+		const char *page;
+		uint64_t bus, size;
+		unsigned int shift; /* 0: refused */
+	} records[] = {
+		{ "", GM_BUS_MIN, 4096, GM_PAGE_SHIFT },
+		{ ", \"page\": 4096", GM_BUS_MIN, 4096, GM_PAGE_SHIFT },
+		{ ", \"page\": 2097152", GM_BUS_MIN, 4194304, GM_HUGE_SHIFT },
+		{ ", \"page\": 2097152", GM_BUS_MIN + 4096, 4194304, 0 },
+		{ ", \"page\": 2097152", GM_BUS_MIN, 4198400, 0 },
+		{ ", \"page\": 0", GM_BUS_MIN, 4096, 0 },
+		{ ", \"page\": -4096", GM_BUS_MIN, 4096, 0 },
+		{ ", \"page\": 8192", GM_BUS_MIN, 8192, 0 },
+		{ ", \"page\": 1073741824", GM_BUS_MIN, 1073741824, 0 },
+		{ ", \"page\": \"2M\"", GM_BUS_MIN, 4194304, 0 },
+	};
+
+	for (size_t i = 0; i < sizeof(records) / sizeof(*records); i++) {
+		struct dir_region r = { 0 };
+		char text[512];
+		json_t *v;
+
+		snprintf(text, sizeof(text),
+			 "{\"bus\": %llu, \"size\": %llu, \"node\": \"n1\", \"addr\": "
+			 "\"x\", "
+			 "\"epoch\": 1, \"key\": 1, \"read_key\": 0, \"lease_ms\": "
+			 "1000%s}",
+			 (unsigned long long)records[i].bus,
+			 (unsigned long long)records[i].size, records[i].page);
+		v = json_loads(text, 0, NULL);
+		assert_non_null(v);
+		assert_int_equal(dir_json_unpack("mem", v, &r),
+				 records[i].shift ? 0 : -EBADMSG);
+		assert_int_equal(r.page_shift, records[i].shift);
+		json_decref(v);
+	}
 }
 
 static int count(void *arg, const struct dir_region *r)
@@ -363,10 +443,12 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_open),  cmocka_unit_test(test_life),
-		cmocka_unit_test(test_list),  cmocka_unit_test(test_lease),
-		cmocka_unit_test(test_watch), cmocka_unit_test(test_race),
+		cmocka_unit_test(test_pages), cmocka_unit_test(test_list),
+		cmocka_unit_test(test_lease), cmocka_unit_test(test_watch),
+		cmocka_unit_test(test_race),
 	};
 	const struct CMUnitTest of_file[] = {
+		cmocka_unit_test(test_record),
 		cmocka_unit_test(test_file_reads),
 		cmocka_unit_test(test_file_timeout),
 		cmocka_unit_test(test_file_queue),

@@ -73,9 +73,12 @@ static void same(const bool before[FDS])
 
 static struct dir_region region(const char *name, uint64_t bus, uint64_t size)
 {
-	struct dir_region d = {
-		.bus = bus, .size = size, .epoch = 1, .key_id = 1, .lease_ms = 1000
-	};
+	struct dir_region d = { .bus = bus,
+				.size = size,
+				.page_shift = GM_PAGE_SHIFT,
+				.epoch = 1,
+				.key_id = 1,
+				.lease_ms = 1000 };
 
 	strcpy(d.name, name);
 	strcpy(d.node, "n1");
@@ -127,6 +130,10 @@ static void keeps_no_descriptor(void **state)
 	/* No memory for what is kept of so many pages. */
 	d = region("four", GM_BUS_MIN + 2 * SIZE, 1ULL << 60);
 	fails(r, &d, memory(), -ENOMEM);
+	/* Its pages are others than the region's. */
+	d = region("five", GM_BUS_MIN + GM_HUGE_SIZE, GM_HUGE_SIZE);
+	d.page_shift = GM_HUGE_SHIFT;
+	fails(r, &d, memory(), -EINVAL);
 	/* And the first is served as before. */
 	assert_ptr_equal(home_find(r->home, "one", 0), h);
 	assert_null(home_find(r->home, "two", 0));

@@ -20,13 +20,16 @@
 #include "../../user/share/agent/meta.h"
 
 #define PAGES 64
-#define SIZE  ((uint64_t)PAGES << GM_PAGE_SHIFT)
+#define SIZE  ((uint64_t)PAGES << shift)
+
+static unsigned int shift; /* of a page; the tests run with each */
+static uint8_t bytes[GM_HUGE_SIZE];
 
 static struct meta *made(enum meta_kind kind)
 {
 	struct meta *m;
 
-	assert_int_equal(meta_create(kind, SIZE, &m), 0);
+	assert_int_equal(meta_create(kind, SIZE, shift, &m), 0);
 	strcpy(m->hdr->name, "region");
 	strcpy(m->hdr->node, "n1");
 	strcpy(m->hdr->addr, "tcp:10.0.0.1:7400");
@@ -50,9 +53,8 @@ static const struct keep_entry *put(struct meta *m, uint64_t page, uint8_t slot,
 	struct keep_entry e = {
 		.page = page, .slot = slot, .session = 1, .seq = seq, .version = version
 	};
-	uint8_t bytes[GM_PAGE_SIZE];
 
-	memset(bytes, fill, sizeof(bytes));
+	memset(bytes, fill, (size_t)1 << shift);
 	assert_non_null(keep_put(&m->keep, &e, bytes));
 	return keep_find(&m->keep, page, slot);
 }
@@ -71,7 +73,7 @@ static void test_again(void **state)
 	e = keep_find(&n->keep, 4, 1);
 	assert_non_null(e);
 	assert_int_equal(e->version, 11);
-	assert_int_equal(keep_bytes(&n->keep, e)[GM_PAGE_SIZE - 1], 0xb);
+	assert_int_equal(keep_bytes(&n->keep, e)[(1u << shift) - 1], 0xb);
 	assert_null(keep_find(&n->keep, 3, 2));
 	/* One memory: a place taken by the new one is taken. */
 	keep_del(&n->keep, keep_find(&n->keep, 3, 1));
@@ -131,12 +133,21 @@ static void test_trim(void **state)
 	meta_destroy(m);
 }
 
+/* Bytes that are kept are bounded, whatever a page has. */
+static void test_bounded(void **state)
+{
+	struct meta *m = made(META_HOME);
+
+	assert_in_range(m->keep.room, 1, (64u << 20) >> shift);
+	assert_in_range(m->given.room, 1, (64u << 20) >> shift);
+	meta_destroy(m);
+}
+
 static void test_full(void **state)
 {
 	struct meta *m = made(META_HOME), *n;
 	struct keep_entry e = { .slot = 1, .session = 1 };
-	uint8_t bytes[GM_PAGE_SIZE] = { 1 };
-	unsigned int room = m->keep.room;
+	unsigned int room = m->keep.room, kept = room < PAGES ? room : PAGES;
 
 	for (e.seq = 1; e.seq <= room; e.seq++) {
 		e.page = e.seq % PAGES;
@@ -146,8 +157,8 @@ static void test_full(void **state)
 	assert_null(keep_put(&m->keep, &e, bytes));
 	/* Who comes after keeps one of each page, and has room again. */
 	n = opened(m, META_HOME);
-	assert_int_equal(n->keep.n, PAGES);
-	assert_int_equal(n->keep.nunused, room - PAGES);
+	assert_int_equal(n->keep.n, kept);
+	assert_int_equal(n->keep.nunused, room - kept);
 	meta_destroy(n);
 	keep_trim(&m->keep, 1, room);
 	assert_non_null(keep_put(&m->keep, &e, bytes));
@@ -159,7 +170,6 @@ static void test_both(void **state)
 {
 	struct meta *m = made(META_IMPORT), *n;
 	struct keep_entry e = { .page = 7, .session = 1, .seq = 1 };
-	uint8_t bytes[GM_PAGE_SIZE] = { 5 };
 	struct coh_page *pages = m->table;
 
 	m->held[3] = 2;
@@ -217,10 +227,10 @@ static void test_foreign(void **state)
 	int fd;
 
 	assert_int_equal(refused(m->fd, META_IMPORT, SIZE), -EINVAL);
-	assert_int_equal(refused(m->fd, META_HOME, SIZE + GM_PAGE_SIZE), -EINVAL);
+	assert_int_equal(refused(m->fd, META_HOME, SIZE + (1u << shift)), -EINVAL);
 	assert_int_equal(refused(m->fd, META_HOME, 0), -EINVAL);
 	assert_int_equal(refused(m->fd, META_HOME, SIZE + 1), -EINVAL);
-	assert_int_equal(refused(m->fd, META_HOME, UINT64_MAX << GM_PAGE_SHIFT), -EINVAL);
+	assert_int_equal(refused(m->fd, META_HOME, UINT64_MAX << shift), -EINVAL);
 	assert_int_equal(refused(-1, META_HOME, SIZE), -EINVAL);
 	/* Another version; not whole yet. */
 	m->hdr->magic ^= 1ull << 48;
@@ -240,6 +250,12 @@ static void test_foreign(void **state)
 	assert_int_equal(refused(m->fd, META_HOME, SIZE), -EINVAL);
 	*m->hdr = good;
 	m->hdr->read_key.len = 0xff;
+	assert_int_equal(refused(m->fd, META_HOME, SIZE), -EINVAL);
+	*m->hdr = good;
+	/* Pages that there are not, and those of the other size. */
+	m->hdr->page_shift++;
+	assert_int_equal(refused(m->fd, META_HOME, SIZE), -EINVAL);
+	m->hdr->page_shift = shift == GM_PAGE_SHIFT ? GM_HUGE_SHIFT : GM_PAGE_SHIFT;
 	assert_int_equal(refused(m->fd, META_HOME, SIZE), -EINVAL);
 	*m->hdr = good;
 	/* A file somebody can shrink; one that is too short, or too long. */
@@ -352,11 +368,18 @@ static void test_windows(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_again), cmocka_unit_test(test_newest),
-		cmocka_unit_test(test_trim),  cmocka_unit_test(test_full),
-		cmocka_unit_test(test_both),  cmocka_unit_test(test_foreign),
-		cmocka_unit_test(test_noise), cmocka_unit_test(test_windows),
+		cmocka_unit_test(test_again),	cmocka_unit_test(test_newest),
+		cmocka_unit_test(test_trim),	cmocka_unit_test(test_bounded),
+		cmocka_unit_test(test_full),	cmocka_unit_test(test_both),
+		cmocka_unit_test(test_foreign), cmocka_unit_test(test_noise),
+		cmocka_unit_test(test_windows),
 	};
 
-	return cmocka_run_group_tests_name("meta", tests, NULL, NULL);
+	int failed;
+
+	shift = GM_PAGE_SHIFT;
+	failed = cmocka_run_group_tests_name("meta", tests, NULL, NULL);
+	shift = GM_HUGE_SHIFT;
+	return failed +
+	       cmocka_run_group_tests_name("meta, huge pages", tests, NULL, NULL);
 }

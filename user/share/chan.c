@@ -11,8 +11,10 @@
 #include "chan.h"
 #include "../lib/clock.h"
 
-#define RX_SIZE	  (GM_HDR_SIZE + GM_PAYLOAD_MAX)
-#define QUEUE_MAX (64u << 20) /* a peer that takes no replies is cut off */
+#define RX_SIZE	  (GM_HDR_SIZE + GM_PAYLOAD_MAX) /* until something longer comes */
+#define QUEUE_MAX (128u << 20) /* a peer that takes no replies is cut off */
+#define RX_TURN	  (1u << 20)   /* bytes that are received before others have their turn */
+#define TX_KEEP	  (8u << 20)   /* more than that is given back when it is sent */
 
 /* A message whose payload is not ours. */
 struct ref {
@@ -29,7 +31,7 @@ struct chan {
 	struct loop_watch *in, *out;
 	int out_fd; /* duplicate of the socket: epoll takes a descriptor once */
 	uint8_t *rx;
-	size_t fill;
+	size_t rx_room, fill;
 	uint8_t *tx;
 	size_t tx_head, tx_tail, tx_room;
 	struct ref *refs; /* ring of CHAN_REFS, behind what is in tx; NULL: none yet */
@@ -66,6 +68,21 @@ static void settle(struct chan *c)
 		chan_free(c);
 }
 
+/* A message of @n bytes begins, which is longer than any before. Return: 0, -errno */
+static int make_room(struct chan *c, const struct gm_hdr *h, size_t n)
+{
+	uint8_t *rx;
+
+	if (!c->ops->fits || !c->ops->fits(c->arg, h))
+		return -EBADMSG;
+	rx = realloc(c->rx, n);
+	if (!rx)
+		return -ENOMEM;
+	c->rx = rx;
+	c->rx_room = n;
+	return 0;
+}
+
 static void deliver(struct chan *c)
 {
 	size_t at = 0;
@@ -74,6 +91,8 @@ static void deliver(struct chan *c)
 		struct gm_hdr h;
 		int err = gm_hdr_decode(c->rx + at, &h);
 
+		if (!err && GM_HDR_SIZE + h.len > c->rx_room)
+			err = make_room(c, &h, GM_HDR_SIZE + h.len);
 		if (err) {
 			c->failed = true;
 			c->err = err;
@@ -90,11 +109,19 @@ static void deliver(struct chan *c)
 	}
 }
 
+/* Is there more that poll() does not show? */
+static bool pending(struct chan *c)
+{
+	return c->conn.ops->pending && c->conn.ops->pending(&c->conn);
+}
+
 /* c->busy is set. */
 static void receive(struct chan *c)
 {
-	while (!c->failed && !c->closing) {
-		struct iovec iov = { c->rx + c->fill, RX_SIZE - c->fill };
+	size_t got = 0;
+
+	while (!c->failed && !c->closing && (got < RX_TURN || pending(c))) {
+		struct iovec iov = { c->rx + c->fill, c->rx_room - c->fill };
 		ssize_t n = net_recv(&c->conn, &iov, 1);
 
 		if (n == -EAGAIN || n == -EINTR)
@@ -105,10 +132,10 @@ static void receive(struct chan *c)
 			break;
 		}
 		c->fill += (size_t)n;
+		got += (size_t)n;
 		deliver(c);
 		/* A short read has emptied the socket: spare the call that says so. */
-		if ((size_t)n < iov.iov_len &&
-		    !(c->conn.ops->pending && c->conn.ops->pending(&c->conn)))
+		if ((size_t)n < iov.iov_len && !pending(c))
 			break;
 	}
 }
@@ -164,6 +191,16 @@ static int send_refs(struct chan *c)
 	return 0;
 }
 
+static void all_sent(struct chan *c)
+{
+	c->tx_head = c->tx_tail = 0;
+	if (c->tx_room <= TX_KEEP)
+		return;
+	free(c->tx);
+	c->tx = NULL;
+	c->tx_room = 0;
+}
+
 static void writable(void *arg, uint32_t events)
 {
 	struct chan *c = arg;
@@ -183,7 +220,7 @@ static void writable(void *arg, uint32_t events)
 		}
 		c->tx_head += (size_t)n;
 	}
-	c->tx_head = c->tx_tail = 0;
+	all_sent(c);
 	err = send_refs(c);
 	if (err == -EAGAIN)
 		return;
@@ -250,10 +287,11 @@ int chan_create(struct loop *l, struct net_conn *conn, const struct chan_ops *op
 	c->arg = arg;
 	c->out_fd = -1;
 	c->rx = malloc(RX_SIZE);
+	c->rx_room = RX_SIZE;
 	if (c->rx)
 		err = loop_watch(l, conn->fd, EPOLLIN, readable, c, &c->in);
 	c->conn = *conn;
-	if (!err && conn->ops->pending && conn->ops->pending(conn))
+	if (!err && pending(c))
 		err = kick(c, kicked);
 	if (err) {
 		loop_unwatch(l, c->in);
@@ -293,11 +331,19 @@ void chan_fail(struct chan *c, int err)
 
 static int queue(struct chan *c, const void *p, size_t n)
 {
+	size_t have = c->tx_tail - c->tx_head;
+
+	/* A queue that never gets empty moves back once what was sent is half of it. */
+	if (c->tx_tail + n > c->tx_room && c->tx_head && c->tx_head >= have) {
+		memmove(c->tx, c->tx + c->tx_head, have);
+		c->tx_head = 0;
+		c->tx_tail = have;
+	}
 	if (c->tx_tail + n > c->tx_room) {
 		size_t room = 2 * (c->tx_tail + n);
 		uint8_t *tx;
 
-		if (c->tx_tail - c->tx_head + n > QUEUE_MAX)
+		if (have + n > QUEUE_MAX)
 			return -ENOBUFS;
 		tx = realloc(c->tx, room);
 		if (!tx)

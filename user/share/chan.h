@@ -22,6 +22,9 @@ struct chan_ops {
 	/** connection is over (@err: -errno, 0: peer closed); the chan is freed after it
 	 */
 	void (*closed)(void *arg, int err);
+	/** a message longer than GM_PAYLOAD_MAX begins: may it come? Before there is
+	 * memory for it; closed(-EBADMSG) if not. NULL: none may */
+	bool (*fits)(void *arg, const struct gm_hdr *h);
 };
 
 /** chan_create() - @conn is owned on success. Return: 0, -errno */

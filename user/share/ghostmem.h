@@ -9,7 +9,7 @@
  *
  * All calls return 0 or -errno; any thread may call. -EIO: the owner is gone or bytes
  * were lost; -ESTALE: the region was revoked; -ERANGE: beyond its end; -EPERM: read-only;
- * -EACCES: wrong key; -EPROTO: no agreement with the owner on TLS (the agent's log says
+ * -EACCES: wrong key; -ENOBUFS: too few huge pages are free on this node; -EPROTO: no agreement with the owner on TLS (the agent's log says
  * why); -ENOKEY: this process cannot read the credentials for it. A load or store that
  * cannot be served gets SIGBUS, at the latest a lease and one second after the owner was
  * last heard of.
@@ -45,6 +45,10 @@ struct ghostmem_export {
 		       Other mappings of it bypass coherence, and lose what importers
 		       write */
 	void *addr; /* where to map; NULL: anywhere */
+	/* Bytes of a page, in which memory comes and goes: 4096, or 2 MiB (huge pages, as
+	 * many as the region has on each node that maps it); 0: as those of memfd, else
+	 * 4096. @size and @addr are whole ones; memfd, if given, has just these: -EINVAL */
+	uint64_t page_size;
 };
 
 /** ghostmem_export() - make a region whose home is this node, and map it */
@@ -72,6 +76,7 @@ void ghostmem_release(struct ghostmem_region *r);
 
 void *ghostmem_addr(const struct ghostmem_region *r);
 uint64_t ghostmem_size(const struct ghostmem_region *r);
+uint64_t ghostmem_page_size(const struct ghostmem_region *r);
 uint64_t ghostmem_bus(const struct ghostmem_region *r);
 
 int ghostmem_get(struct ghostmem_region *r, uint64_t off, void *buf, size_t len);

@@ -6,8 +6,8 @@
  * agent checks each field all the same. Every request has one reply with the same op;
  * EVENT comes unasked.
  *
- * - EXPORT: name, size, mode, key, [memfd] -> region; its memfd, what the agent knows of
- * it (agent/meta.h)
+ * - EXPORT: name, size, page_shift (0: the memfd's, or the smallest), key, [memfd] ->
+ * region; its memfd, what the agent knows of it (agent/meta.h)
  * - IMPORT: name or bus, key -> region, owner's address; memfds as for EXPORT
  * - ATTACH: bus, base, key; uffd -> window is served from now on
  * - RESUME: name, bus, size, base, key; uffd and both memfds, to an agent that was
@@ -31,7 +31,7 @@
 #include "key.h"
 #include "net.h"
 
-#define LOCAL_MAGIC   0x314c4d47u /* "GML1" */
+#define LOCAL_MAGIC   0x324c4d47u /* "GML2" */
 #define LOCAL_TEXT    2048
 #define LOCAL_FDS     3
 #define LOCAL_PATH    108			 /* bytes of a path, its 0 included */
@@ -67,9 +67,10 @@ struct local_msg {
 	uint32_t lease_ms;
 	uint64_t bus;
 	uint64_t size;
-	uint64_t base;	/* ATTACH: address of the window in the application */
-	uint8_t lacks;	/* ATTACH, RESUME: WINDOW_NO_* of the application's kernel */
-	uint64_t flags; /* LOCAL_OWNER: region's home is this node */
+	uint64_t base;	    /* ATTACH: address of the window in the application */
+	uint8_t page_shift; /* EXPORT, and in replies */
+	uint8_t lacks;	    /* ATTACH, RESUME: WINDOW_NO_* of the application's kernel */
+	uint64_t flags;	    /* LOCAL_OWNER: region's home is this node */
 	char name[GM_NAME_MAX];
 	char node[GM_NAME_MAX];	 /* replies: of this agent */
 	char addr[NET_ADDR_MAX]; /* replies: owner's agent, for operations */

@@ -62,12 +62,18 @@ void gm_hdr_encode(const struct gm_hdr *h, uint8_t *out)
 	memcpy(out, &r, sizeof(r));
 }
 
+/* One page of the largest kind: there are no batches of those. */
+static bool huge_ok(const struct gm_hdr *h)
+{
+	return h->size == GM_HUGE_SIZE && h->bus % GM_HUGE_SIZE == 0;
+}
+
 static bool pages_ok(const struct gm_hdr *h)
 {
 	uint32_t most = h->op == GM_OP_READ ? GM_READ_PAGES : GM_BATCH_PAGES;
 
 	return h->bus % GM_PAGE_SIZE == 0 && h->size % GM_PAGE_SIZE == 0 && h->size &&
-	       h->size <= most * GM_PAGE_SIZE;
+	       (h->size <= most * GM_PAGE_SIZE || huge_ok(h));
 }
 
 static bool word_ok(const struct gm_hdr *h)
@@ -79,9 +85,9 @@ static bool move_ok(const struct gm_hdr *h)
 {
 	switch (h->arg2) {
 	case GM_MOVE_BEGIN:
-		return h->len == sizeof(struct gm_move_begin) && h->arg &&
-		       h->arg <= GM_REGION_MAX && h->arg % GM_PAGE_SIZE == 0 &&
-		       h->bus % GM_PAGE_SIZE == 0 && h->bus <= GM_BUS_MAX - h->arg;
+		return h->len == sizeof(struct gm_move_begin) && gm_page_shift(h->size) &&
+		       h->arg && h->arg <= GM_REGION_MAX && h->arg % h->size == 0 &&
+		       h->bus % h->size == 0 && h->bus <= GM_BUS_MAX - h->arg;
 	case GM_MOVE_KEYS: return h->len == sizeof(struct gm_move_keys);
 	case GM_MOVE_PAGES: return pages_ok(h) && h->len == h->size;
 	case GM_MOVE_SLOTS:
@@ -90,7 +96,9 @@ static bool move_ok(const struct gm_hdr *h)
 	case GM_MOVE_CLIENTS:
 		return h->len && h->len % sizeof(struct gm_move_client) == 0 &&
 		       h->len <= GM_CLIENT_MAX * sizeof(struct gm_move_client);
-	case GM_MOVE_TABLE: return h->len && h->len % sizeof(struct gm_move_run) == 0;
+	case GM_MOVE_TABLE:
+		return h->len && h->len % sizeof(struct gm_move_run) == 0 &&
+		       h->len <= GM_PAYLOAD_MAX;
 	case GM_MOVE_READY:
 	case GM_MOVE_COMMIT:
 	case GM_MOVE_ABORT: return !h->len;
@@ -104,7 +112,9 @@ static bool request_ok(const struct gm_hdr *h)
 	case GM_OP_HELLO: return h->len == sizeof(struct gm_hello);
 	case GM_OP_ATTACH: return h->len == sizeof(struct gm_attach);
 	case GM_OP_GET: return !h->len && h->size && h->size <= GM_PAYLOAD_MAX;
-	case GM_OP_PUT: return h->len == h->size && h->size;
+	case GM_OP_PUT:
+		return h->len == h->size && h->size &&
+		       (h->size <= GM_PAYLOAD_MAX || huge_ok(h));
 	case GM_OP_FADD:
 	case GM_OP_SWAP:
 	case GM_OP_CAS: return !h->len && word_ok(h);
@@ -112,7 +122,8 @@ static bool request_ok(const struct gm_hdr *h)
 	case GM_OP_INV: return !h->len && pages_ok(h);
 	case GM_OP_WRITE:
 		return !h->len && pages_ok(h) &&
-		       (h->size == GM_PAGE_SIZE || !(h->flags & GM_F_UPGRADE));
+		       (h->size == GM_PAGE_SIZE || huge_ok(h) ||
+			!(h->flags & GM_F_UPGRADE));
 	case GM_OP_ACK: return pages_ok(h) && (!h->len || h->len == h->size);
 	case GM_OP_FLUSH: return pages_ok(h) && h->len == h->size;
 	case GM_OP_EVENT:
@@ -130,7 +141,8 @@ static bool reply_ok(const struct gm_hdr *h)
 	case GM_OP_HELLO: return h->len == (h->status ? 0 : GM_NONCE_SIZE);
 	case GM_OP_ATTACH:
 		return !h->len || (!h->status && h->len == sizeof(struct gm_attached));
-	case GM_OP_GET: return h->len == (h->status ? 0 : h->size);
+	case GM_OP_GET:
+		return h->len == (h->status ? 0 : h->size) && h->len <= GM_PAYLOAD_MAX;
 	case GM_OP_READ: return h->status ? !h->len : pages_ok(h) && h->len == h->size;
 	case GM_OP_WRITE:
 		return h->status ? !h->len
@@ -172,7 +184,7 @@ int gm_hdr_decode(const uint8_t *in, struct gm_hdr *out)
 		.arg2 = le64toh(r.arg2),
 	};
 	if (!h.op || h.op >= GM_OP_MAX || h.flags & ~GM_F_ALL || r.zero ||
-	    h.len > GM_PAYLOAD_MAX || h.bus > GM_BUS_MAX ||
+	    h.len > GM_HUGE_SIZE || h.bus > GM_BUS_MAX ||
 	    h.bus + h.size > GM_BUS_MAX + GM_PAGE_SIZE)
 		return -EBADMSG;
 	if (h.flags & GM_F_REPLY ? !reply_ok(&h) : !request_ok(&h) || h.status)

@@ -17,9 +17,13 @@
  *	magic, version, op, length	gm_hdr_decode()		  else: connection closed
  *	session, seq above the last one	replay			  else: -EPROTO, closed
  *	bus range is a region attached	gm_in_range()		  else: -ERANGE, closed
+ *	whole pages of that region	its page size		  else: -EPROTO, closed
  *	key id is the region's		revoked key		  else: -EACCES, closed
  *	epoch is the region's		stale owner or importer   else: -ESTALE
  *	right to write			read-only key		  else: -EPERM
+ *
+ * Of a message that is longer than GM_PAYLOAD_MAX the bus range is looked at before there
+ * is memory for it (chan.h): a huge page comes of a region that has such alone.
  *
  * Each refusal has a counter (GM_CNT_*, counters.h). Roles of a connection:
  *
@@ -49,11 +53,13 @@
 #include "bus.h"
 
 #define GM_MAGIC       0x31574d47u /* "GMW1" */
-#define GM_VERSION     4
+#define GM_VERSION     5
 #define GM_HDR_SIZE    72
-#define GM_PAYLOAD_MAX (1u << 20)
-#define GM_BATCH_PAGES 64  /* pages of one WRITE, INV, ACK or FLUSH */
-#define GM_READ_PAGES  256 /* of one READ */
+#define GM_PAYLOAD_MAX (1u << 20) /* but of one huge page: GM_HUGE_SIZE */
+/* Pages of GM_PAGE_SIZE in one WRITE, INV, ACK or FLUSH; of larger ones as many bytes, or
+ * one: gm_pages() */
+#define GM_BATCH_PAGES 64
+#define GM_READ_PAGES  256 /* the same of one READ */
 #define GM_NONCE_SIZE  16
 #define GM_PROOF_SIZE  32
 #define GM_ADDR_MAX    128 /* as NET_ADDR_MAX */
@@ -65,12 +71,13 @@ enum gm_role { GM_ROLE_PAGES = 1, GM_ROLE_OPS, GM_ROLE_MOVE, GM_ROLE_BULK, GM_RO
 
 enum gm_op {
 	GM_OP_HELLO = 1, /* payload gm_hello; reply: session, payload nonce */
-	GM_OP_ATTACH,	 /* bus; payload gm_attach; reply: size in arg, epoch;
+	GM_OP_ATTACH,	 /* bus; payload gm_attach; reply: region's size in arg, of its
+			  * pages in size, epoch;
 			  * GM_F_SHARED: goes on with what it held; on GM_ROLE_OPS:
 			  * with its atomics, payload gm_attached (once.h) */
 	GM_OP_DETACH,	 /* bus: holds nothing any more */
 	GM_OP_GET,	 /* bus, size; reply carries the bytes */
-	GM_OP_PUT,	 /* bus, size == len */
+	GM_OP_PUT,	 /* bus, size == len: GM_PAYLOAD_MAX, or one huge page */
 	GM_OP_FADD,	 /* bus, size 4 or 8; arg added; reply: old value in arg */
 	GM_OP_SWAP,	 /* bus, size 4 or 8; arg; reply: old value in arg */
 	GM_OP_CAS, /* bus, size 4 or 8; arg: wanted, arg2: expected; reply: old in arg */
@@ -103,7 +110,8 @@ enum { /* what happened to a region; also in local.h and ghostmem.h */
 };
 
 enum gm_move {
-	GM_MOVE_BEGIN = 1, /* arg: region's size; payload gm_move_begin. Reply: lease in
+	GM_MOVE_BEGIN = 1, /* arg: region's size, size: of its pages; payload
+			    * gm_move_begin. Reply: lease in
 			    * arg, payload gm_move_begun; -EAGAIN: its importer is not the
 			    * one that is named, or not ready */
 	GM_MOVE_KEYS,	   /* payload gm_move_keys */

@@ -122,10 +122,15 @@ int agent_create(const struct agent_config *cfg, struct agent **out)
 	err = listen_near(a);
 	if (err)
 		goto out;
-	home_set_mover(a->home,
-		       &(struct home_mover){ move_in_msg, move_in_closed, move_in_coming,
-					     move_out_region_gone, move_out_answered,
-					     agent_dir_expire, agent_pages_lost, a });
+	home_set_mover(a->home, &(struct home_mover){ .msg = move_in_msg,
+						      .closed = move_in_closed,
+						      .fits = move_in_fits,
+						      .coming = move_in_coming,
+						      .gone = move_out_region_gone,
+						      .answered = move_out_answered,
+						      .expire = agent_dir_expire,
+						      .lost = agent_pages_lost,
+						      .arg = a });
 	a->listener = listen_local(cfg->local);
 	if (a->listener < 0) {
 		err = failed("cannot listen at", cfg->local, a->listener);

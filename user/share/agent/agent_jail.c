@@ -28,6 +28,7 @@ static const int calls[] = {
 	SCMP_SYS(sendto),
 	SCMP_SYS(sendmmsg),
 	SCMP_SYS(fallocate),
+	SCMP_SYS(mincore),
 	/* connections, applications */
 	SCMP_SYS(getsockname),
 	SCMP_SYS(getpeername),

@@ -12,6 +12,7 @@
 
 #include "move.h"
 #include "../../lib/clock.h"
+#include "../../lib/log.h"
 
 void agent_peer_event(void *arg, struct peer *p, int ev)
 {
@@ -94,6 +95,7 @@ void agent_describe(struct agent *a, struct local_msg *m, const struct dir_regio
 {
 	m->bus = r->bus;
 	m->size = r->size;
+	m->page_shift = (uint8_t)r->page_shift;
 	m->epoch = r->epoch;
 	m->lease_ms = r->lease_ms;
 	strcpy(m->name, r->name);
@@ -108,6 +110,32 @@ static bool sealed(int memfd, int seal)
 	int has = fcntl(memfd, F_GET_SEALS);
 
 	return has >= 0 && has & seal;
+}
+
+/* The region's memory: @given, or new. *@shift: of its pages; 0: those of @given, or the
+ * smallest. Return: descriptor, -errno */
+static int region_memfd(const struct local_msg *m, int given, unsigned int *shift)
+{
+	unsigned int want = m->page_shift;
+	int memfd, has;
+
+	if (want && want != GM_PAGE_SHIFT && want != GM_HUGE_SHIFT)
+		return -EINVAL;
+	memfd = given < 0 ? window_memfd_create(m->name, m->size, want)
+			  : fcntl(given, F_DUPFD_CLOEXEC, 0);
+	if (memfd < 0)
+		return given < 0 ? memfd : -errno;
+	has = window_memfd_shift(memfd);
+	if (has < 0 || (want && (int)want != has) || m->size % (1ull << has)) {
+		log_warn("region %s of %llu bytes, pages of %u wanted: its memfd has "
+			 "pages of %u",
+			 m->name, (unsigned long long)m->size, want ? 1u << want : 0,
+			 has < 0 ? 0 : 1u << has);
+		close(memfd);
+		return -EINVAL;
+	}
+	*shift = (unsigned int)has;
+	return memfd;
 }
 
 int agent_export(struct agent *a, struct local_msg *m, const int *fds, int nfds,
@@ -128,12 +156,11 @@ int agent_export(struct agent *a, struct local_msg *m, const int *fds, int nfds,
 	/* One that slept through its lease ends what it served, before dir_add() begins
 	 * another lease. */
 	agent_dir_tick(a, clock_boot_ns());
-	memfd = nfds ? fcntl(fds[0], F_DUPFD_CLOEXEC, 0)
-		     : memfd_create(m->name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	memfd = region_memfd(m, nfds ? fds[0] : -1, &r.page_shift);
 	if (memfd < 0)
-		return -errno;
+		return memfd;
 	/* Nobody can shrink the file under our alias. */
-	if ((!nfds && ftruncate(memfd, (off_t)m->size)) || fstat(memfd, &st)) {
+	if (fstat(memfd, &st)) {
 		err = -errno;
 		goto out;
 	}
@@ -174,12 +201,11 @@ out:
 int agent_import_open(struct agent *a, const struct dir_region *r,
 		      const struct gm_key *key, struct import **out)
 {
-	int memfd = memfd_create(r->name, MFD_CLOEXEC | MFD_ALLOW_SEALING), err;
+	int memfd = window_memfd_create(r->name, r->size, r->page_shift), err;
 	struct import *i = calloc(1, sizeof(*i));
 	struct dir_region near = *r;
 
-	if (memfd < 0 || !i || ftruncate(memfd, (off_t)r->size) ||
-	    fcntl(memfd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW)) {
+	if (memfd < 0 || !i || fcntl(memfd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW)) {
 		err = -ENOMEM;
 		goto out;
 	}

@@ -42,13 +42,13 @@ static bool same_file(int a, int b)
 }
 
 /* A memfd that nobody can shrink under us. Return: its duplicate, -errno */
-static int take_memfd(int fd, uint64_t size)
+static int take_memfd(int fd, uint64_t size, unsigned int shift)
 {
 	int seals = fcntl(fd, F_GET_SEALS), dup;
 	struct stat st;
 
 	if (seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(fd, &st) ||
-	    (uint64_t)st.st_size < size)
+	    (uint64_t)st.st_size < size || window_memfd_shift(fd) != (int)shift)
 		return -EINVAL;
 	dup = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 	return dup < 0 ? -errno : dup;
@@ -75,9 +75,9 @@ static int open_meta(const struct local_msg *m, int fd, struct meta **out)
 	return err;
 }
 
-static bool same_region(const struct meta_hdr *h, const struct dir_region *r)
+static bool same_region(const struct meta *m, const struct dir_region *r)
 {
-	return r->bus == h->bus && r->size == h->size;
+	return r->bus == m->hdr->bus && r->size == m->size && r->page_shift == m->shift;
 }
 
 /*
@@ -99,7 +99,7 @@ static int decide(struct agent *a, struct meta *meta)
 	ours = !err && !strcmp(r.node, a->cfg.node);
 	if (h->kind == META_HOME) {
 		/* It has left; by now it may be further still, our slot with it. */
-		if (!err && !ours && same_region(h, &r) && r.epoch >= h->claim &&
+		if (!err && !ours && same_region(meta, &r) && r.epoch >= h->claim &&
 		    h->incarnation) {
 			h->lease_ms = r.lease_ms;
 			memcpy(h->node, r.node, sizeof(h->node));
@@ -108,7 +108,7 @@ static int decide(struct agent *a, struct meta *meta)
 		}
 		return 0;
 	}
-	if (!err && same_region(h, &r)) {
+	if (!err && same_region(meta, &r)) {
 		/* Its owner either makes us the owner, or takes the next epoch itself. */
 		if (r.epoch == h->claim - 1)
 			return -EAGAIN;
@@ -123,8 +123,9 @@ static int decide(struct agent *a, struct meta *meta)
 }
 
 /* The region in the directory becomes ours, with the next epoch. */
-static int claim(struct agent *a, struct meta_hdr *h, struct dir_region *r)
+static int claim(struct agent *a, const struct meta *m, struct dir_region *r)
 {
+	struct meta_hdr *h = m->hdr;
 	uint64_t now = clock_boot_ns();
 	uint32_t old;
 	int err = dir_renew(a->dir, a->cfg.node);
@@ -136,7 +137,7 @@ static int claim(struct agent *a, struct meta_hdr *h, struct dir_region *r)
 	if (err)
 		return err == -ENOENT ? -ESTALE : -EAGAIN;
 	/* An agent may have died between the two steps below. */
-	if (strcmp(r->node, a->cfg.node) || !same_region(h, r) ||
+	if (strcmp(r->node, a->cfg.node) || !same_region(m, r) ||
 	    (r->epoch != h->epoch && r->epoch != h->claim))
 		return -ESTALE;
 	old = r->epoch;
@@ -151,7 +152,7 @@ static int resume_home(struct agent *a, int memfd, struct meta *meta,
 		       struct home_region **out)
 {
 	struct dir_region r;
-	int err = claim(a, meta->hdr, &r);
+	int err = claim(a, meta, &r);
 
 	if (err) {
 		meta_destroy(meta);
@@ -222,7 +223,7 @@ static int resume(struct agent *a, const struct local_msg *m, const int *fds,
 
 	if (err)
 		return err;
-	memfd = take_memfd(fds[1], m->size);
+	memfd = take_memfd(fds[1], m->size, meta->shift);
 	err = memfd < 0 ? memfd : decide(a, meta);
 	if (err) {
 		meta_destroy(meta);

@@ -32,9 +32,10 @@ static int send_text(struct app *app, struct local_msg *m, json_t *v)
 static int add_region(void *arg, const struct dir_region *r)
 {
 	return json_array_append_new(
-		arg, json_pack("{s:s,s:I,s:I,s:s,s:s,s:I}", "name", r->name, "bus",
-			       (json_int_t)r->bus, "size", (json_int_t)r->size, "node",
-			       r->node, "addr", r->addr, "epoch", (json_int_t)r->epoch));
+		arg, json_pack("{s:s,s:I,s:I,s:I,s:s,s:s,s:I}", "name", r->name, "bus",
+			       (json_int_t)r->bus, "size", (json_int_t)r->size, "page",
+			       (json_int_t)1 << r->page_shift, "node", r->node, "addr",
+			       r->addr, "epoch", (json_int_t)r->epoch));
 }
 
 int agent_list(struct app *app, struct local_msg *m)

@@ -8,18 +8,20 @@
  * the bulk connection, in pieces whose first page is a marker (bulk.h): when the
  * application comes there, the next piece is asked for. What is ahead doubles at each
  * marker up to AHEAD_MAX: then four pieces of 1 MiB are here or in flight, and the
- * application takes one short fault for each.
+ * application takes one short fault for each. Huge pages are a piece each, and a stream
+ * from the second on.
  */
 #include "../../lib/clock.h"
 #include "bulk.h"
 #include "peer_int.h"
 #include "reserve.h"
 
-#define RUN_BULK      8	   /* pages of a run that make it a stream */
-#define AHEAD_MIN     64   /* pages */
-#define AHEAD_MAX     1024 /* pages: more than a fast network has on its way */
-#define PIECES	      4	   /* of what is ahead */
-#define RESERVE_PAGES 8192 /* of memory made ready further on */
+/* In pages of the smallest size; peer_batch() */
+#define RUN_BULK      8 /* a run that is a stream */
+#define AHEAD_MIN     64
+#define AHEAD_MAX     1024 /* more than a fast network has on its way */
+#define PIECES	      4	   /* of what is ahead; of as many pages at least */
+#define RESERVE_PAGES 8192 /* memory made ready further on */
 
 static bool free_page(struct peer *p, uint64_t page)
 {
@@ -42,15 +44,17 @@ static struct stream *match(struct peer *p, uint64_t page)
 /* The application is at @page: have enough in flight. */
 static void advance(struct peer *p, struct stream *s, uint64_t page, uint32_t clients)
 {
+	uint32_t least = peer_batch(p, AHEAD_MIN), most = peer_batch(p, AHEAD_MAX);
+	uint32_t piece, ready = peer_batch(p, RESERVE_PAGES);
 	uint64_t pages = window_pages(p->win), goal;
-	uint32_t piece;
 
+	most = most > PIECES ? most : PIECES;
 	s->here = page;
 	s->used = clock_boot_ns();
-	s->ahead = s->ahead ? 2 * s->ahead : AHEAD_MIN;
-	if (s->ahead > AHEAD_MAX)
-		s->ahead = AHEAD_MAX;
-	piece = s->ahead / PIECES;
+	s->ahead = s->ahead ? 2 * s->ahead : least > 1 ? least : 2;
+	if (s->ahead > most)
+		s->ahead = most;
+	piece = s->ahead / PIECES + !(s->ahead / PIECES);
 	goal = page + s->ahead < pages ? page + s->ahead : pages;
 	while (s->next < goal && (goal - s->next >= piece || goal == pages)) {
 		uint32_t n = 0;
@@ -63,9 +67,9 @@ static void advance(struct peer *p, struct stream *s, uint64_t page, uint32_t cl
 			break;
 		s->next += n;
 	}
-	if (p->bulk && s->ahead == AHEAD_MAX && s->next > s->reserved) {
-		s->reserved = s->next + RESERVE_PAGES / 2;
-		window_reserve(p->win, s->next, RESERVE_PAGES);
+	if (p->bulk && s->ahead == most && s->next > s->reserved) {
+		s->reserved = s->next + ready / 2;
+		window_reserve(p->win, s->next, ready);
 	}
 }
 
@@ -79,9 +83,10 @@ void ahead_touch(struct peer *p, uint64_t page, uint32_t clients)
 
 void ahead_read(struct peer *p, uint64_t page, uint32_t clients)
 {
+	uint32_t n = 1, most = peer_batch(p, GM_BATCH_PAGES);
 	uint64_t left = window_pages(p->win) - page;
 	struct stream *s = match(p, page);
-	uint32_t n = 1;
+	bool stream = false;
 
 	if (!s) {
 		s = &p->streams[0];
@@ -91,14 +96,15 @@ void ahead_read(struct peer *p, uint64_t page, uint32_t clients)
 		*s = (struct stream){ .next = page + 1, .run = 1 };
 	} else {
 		s->run = 2 * s->run > GM_BATCH_PAGES ? GM_BATCH_PAGES : 2 * s->run;
+		stream = s->run >= RUN_BULK || most == 1;
 	}
 	s->used = clock_boot_ns();
-	while (n < s->run && n < left && free_page(p, page + n))
+	while (n < s->run && n < most && n < left && free_page(p, page + n))
 		n++;
 	if (page + n > s->next)
 		s->next = page + n;
 	peer_ask(p, page, n, clients, false);
-	if (s->run >= RUN_BULK)
+	if (stream)
 		advance(p, s, page, clients);
 }
 
@@ -119,8 +125,8 @@ void ahead_pump(struct peer *p)
 	while (p->want_from < p->want_to) {
 		uint32_t n = 0;
 
-		while (n < GM_READ_PAGES && p->want_from + n < p->want_to &&
-		       free_page(p, p->want_from + n))
+		while (n < peer_batch(p, GM_READ_PAGES) &&
+		       p->want_from + n < p->want_to && free_page(p, p->want_from + n))
 			n++;
 		if (n && !bulk_ask(p, p->want_from, n, p->clients, false))
 			return;

@@ -33,12 +33,12 @@ struct bulk {
 	struct flight flights[BULK_FLIGHTS]; /* ring: replies come in this order */
 	unsigned int head, count;
 	uint8_t raw[GM_HDR_SIZE];
-	size_t got;	  /* bytes of the message that comes in */
-	uint32_t granted; /* pages of it */
-	uint32_t done;	  /* of these, received and looked at */
-	int low_water;	  /* SO_RCVLOWAT as it is set */
-	bool busy;	  /* readable() is on the stack: it frees */
-	uint8_t scratch[GM_PAGE_SIZE];
+	size_t got;		/* bytes of the message that comes in */
+	uint32_t granted;	/* pages of it */
+	uint32_t done;		/* of these, received and looked at */
+	int low_water;		/* SO_RCVLOWAT as it is set */
+	bool busy;		/* readable() is on the stack: it frees */
+	uint8_t scratch[16384]; /* nobody reads what comes here */
 };
 
 static bool get_bit(const uint64_t *map, uint32_t i)
@@ -92,7 +92,7 @@ static void set_low_water(struct bulk *b)
 	if (b->conn.ops->pending)
 		return;
 	if (b->got >= GM_HDR_SIZE)
-		left += (size_t)b->granted << GM_PAGE_SHIFT;
+		left += (size_t)b->granted << b->peer->desc.page_shift;
 	want = left < CHUNK ? (int)left : (int)CHUNK;
 	if (b->got < GM_HDR_SIZE)
 		want = 1;
@@ -146,8 +146,8 @@ uint32_t bulk_ask(struct peer *p, uint64_t page, uint32_t n, uint32_t clients,
 {
 	struct bulk *b = p->bulk;
 	struct gm_hdr h = { .op = GM_OP_READ,
-			    .bus = p->desc.bus + (page << GM_PAGE_SHIFT),
-			    .size = n << GM_PAGE_SHIFT,
+			    .bus = peer_bus(p, page),
+			    .size = n << p->desc.page_shift,
 			    .key_id = p->key_id,
 			    .epoch = p->desc.epoch };
 	uint8_t raw[GM_HDR_SIZE];
@@ -181,14 +181,17 @@ static bool wanted(const struct bulk *b, const struct flight *f, uint32_t i)
 static int targets(struct bulk *b, const struct flight *f, size_t most, struct iovec *iov)
 {
 	size_t at = b->got - GM_HDR_SIZE, end = at + most;
+	const struct peer *p = b->peer;
 	int n = 0;
 
 	while (at < end) {
-		uint32_t i = (uint32_t)(at >> GM_PAGE_SHIFT);
-		size_t in = at & (GM_PAGE_SIZE - 1), len = GM_PAGE_SIZE - in;
+		uint32_t i = (uint32_t)(at >> p->desc.page_shift);
+		size_t in = at & (peer_page_size(p) - 1), len = peer_page_size(p) - in;
 		bool here = wanted(b, f, i);
-		uint8_t *to = (here ? peer_page(b->peer, f->page + i) : b->scratch) + in;
+		uint8_t *to = here ? window_page(p->win, f->page + i) + in : b->scratch;
 
+		if (!here && len > sizeof(b->scratch))
+			len = sizeof(b->scratch);
 		if (len > end - at)
 			len = end - at;
 		if (n && here &&
@@ -263,9 +266,10 @@ static int begin(struct bulk *b)
 	if (err)
 		return err;
 	if (h.op != GM_OP_READ || !(h.flags & GM_F_REPLY) || h.session != b->session ||
-	    !b->count || h.bus != b->peer->desc.bus + (f->page << GM_PAGE_SHIFT))
+	    !b->count || h.bus != peer_bus(b->peer, f->page) ||
+	    (!h.status && h.size % peer_page_size(b->peer)))
 		return -EBADMSG;
-	b->granted = h.status ? 0 : h.size >> GM_PAGE_SHIFT;
+	b->granted = h.status ? 0 : h.size >> b->peer->desc.page_shift;
 	return b->granted > f->n ? -EBADMSG : 0;
 }
 
@@ -278,7 +282,8 @@ static bool pending(struct bulk *b)
 static int receive(struct bulk *b, size_t *got)
 {
 	struct iovec iov[IOVS] = { { b->raw + b->got, GM_HDR_SIZE - b->got } };
-	size_t total = GM_HDR_SIZE + ((size_t)b->granted << GM_PAGE_SHIFT), want = 0;
+	unsigned int shift = b->peer->desc.page_shift;
+	size_t total = GM_HDR_SIZE + ((size_t)b->granted << shift), want = 0;
 	int n = 1, err;
 	ssize_t r;
 
@@ -298,10 +303,10 @@ static int receive(struct bulk *b, size_t *got)
 		err = begin(b);
 		if (err)
 			return err;
-		total = GM_HDR_SIZE + ((size_t)b->granted << GM_PAGE_SHIFT);
+		total = GM_HDR_SIZE + ((size_t)b->granted << shift);
 	} else if (b->got > GM_HDR_SIZE) {
 		take(b, &b->flights[b->head],
-		     (uint32_t)((b->got - GM_HDR_SIZE) >> GM_PAGE_SHIFT));
+		     (uint32_t)((b->got - GM_HDR_SIZE) >> shift));
 	}
 	if (b->got == total)
 		land(b);

@@ -56,6 +56,17 @@ bool home_young(const struct home *h)
 	return clock_boot_ns() - h->started_ns < (uint64_t)h->lease_ms * 1000000;
 }
 
+static void region_free(struct home_region *r)
+{
+	coh_destroy(r->coh);
+	window_destroy(r->win);
+	meta_destroy(r->meta);
+	gm_key_wipe(&r->key);
+	gm_key_wipe(&r->read_key);
+	free(r->unkept);
+	free(r);
+}
+
 void home_free(struct home_region *r)
 {
 	struct home_region **p = &r->home->regions;
@@ -67,12 +78,7 @@ void home_free(struct home_region *r)
 		p = &(*p)->next;
 	if (*p)
 		*p = r->next;
-	coh_destroy(r->coh);
-	window_destroy(r->win);
-	meta_destroy(r->meta);
-	gm_key_wipe(&r->key);
-	gm_key_wipe(&r->read_key);
-	free(r);
+	region_free(r);
 }
 
 void home_destroy(struct home *h)
@@ -139,13 +145,17 @@ static int around(struct home *h, const struct dir_region *d, const struct gm_ke
 	r->win = win;
 	r->clients = window_clients(win);
 	r->held_tail = &r->held;
-	err = coh_create(d->size >> GM_PAGE_SHIFT, meta->table, meta->hdr->era, home_act,
-			 r, &r->coh);
-	if (err)
+	r->unkept = malloc(home_page_size(r));
+	err = r->unkept ? coh_create(window_pages(win), meta->table, meta->hdr->era,
+				     home_act, r, &r->coh)
+			: -ENOMEM;
+	if (err) {
+		free(r->unkept);
 		free(r);
-	else
-		*out = r;
-	return err;
+		return err;
+	}
+	*out = r;
+	return 0;
 }
 
 /* The same; @memfd and @meta are taken, also on failure. */
@@ -154,7 +164,7 @@ static int region_create(struct home *h, const struct dir_region *d,
 			 int memfd, struct meta *meta, struct home_region **out)
 {
 	struct window *win;
-	int err = window_create(memfd, d->size, &win);
+	int err = window_create(memfd, d->size, d->page_shift, &win);
 
 	if (err) {
 		close(memfd);
@@ -179,7 +189,7 @@ static int new_meta(const struct dir_region *d, const struct gm_key *key,
 		    const struct gm_key *read_key, struct meta **out)
 {
 	struct meta *m;
-	int err = meta_create(META_HOME, d->size, &m);
+	int err = meta_create(META_HOME, d->size, d->page_shift, &m);
 
 	if (err)
 		return err;
@@ -212,12 +222,11 @@ int home_add(struct home *h, const struct dir_region *d, const struct gm_key *ke
 	err = region_create(h, d, key, read_key, memfd, m, &r);
 	if (err)
 		return err;
-	err = serve(r);
+	err = window_back(r->win);
+	if (!err)
+		err = serve(r);
 	if (err) {
-		coh_destroy(r->coh);
-		window_destroy(r->win);
-		meta_destroy(r->meta);
-		free(r);
+		region_free(r);
 		return err;
 	}
 	r->next = h->regions;
@@ -250,13 +259,15 @@ static uint64_t load_slots(struct home_region *r)
 static void unstage(struct home_region *r)
 {
 	const struct meta *m = r->meta;
-	const struct coh_page *pages = m->table;
+	struct coh_page *pages = m->table;
 
 	if (!m->hdr->staged)
 		return;
 	for (uint64_t i = 0; i < window_pages(r->win); i++)
-		if (m->staged[i] && !m->held[i] && pages[i].state <= COH_SHARED)
-			window_fill(r->win, i, 1, m->stage + (i << GM_PAGE_SHIFT), false);
+		if (m->staged[i] && !m->held[i] && pages[i].state <= COH_SHARED &&
+		    window_fill(r->win, i, 1, m->stage + (i << window_shift(r->win)),
+				false))
+			pages[i].state = COH_LOST;
 	meta_unstage(r->meta);
 }
 
@@ -270,8 +281,9 @@ int home_adopt(struct home *h, const struct dir_region *d, struct window *win,
 		return err;
 	err = serve(r);
 	if (err) {
-		coh_destroy(r->coh);
-		free(r);
+		r->win = NULL;
+		r->meta = NULL;
+		region_free(r);
 		return err;
 	}
 	load_slots(r);
@@ -290,6 +302,7 @@ static void recover(struct home_region *r)
 	struct coh_page *pages = r->meta->table;
 	uint64_t n = window_pages(r->win), slots = load_slots(r), run = 0;
 
+	window_back(r->win); /* the memfd has kept what was reserved */
 	coh_recover(r->coh);
 	once_recover(r->meta->once, window_alias(r->win), r->desc.size);
 	for (uint64_t i = 0; i <= n; i++) {
@@ -475,6 +488,8 @@ int home_attach(struct home_region *r, const struct window_app *app, int32_t pid
 	if (at < 0)
 		return at;
 	err = window_attach(r->win, at, app);
+	if (err && err != -EBUSY)
+		meta_window_forget(r->meta, at);
 	if (err)
 		return err;
 	r->clients |= 1u << at;
@@ -574,9 +589,10 @@ json_t *home_stat(struct home *h)
 							 r->slots[i].node, "connected",
 							 r->slots[i].session != NULL));
 		json_array_append_new(
-			all, json_pack("{s:s,s:I,s:I,s:I,s:o}", "name", r->desc.name,
+			all, json_pack("{s:s,s:I,s:I,s:I,s:I,s:o}", "name", r->desc.name,
 				       "bus", (json_int_t)r->desc.bus, "size",
-				       (json_int_t)r->desc.size, "epoch",
+				       (json_int_t)r->desc.size, "page",
+				       (json_int_t)home_page_size(r), "epoch",
 				       (json_int_t)r->desc.epoch, "importers", slots));
 	}
 	return all;

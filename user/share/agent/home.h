@@ -47,6 +47,8 @@ struct home_mover {
 	void (*msg)(void *arg, struct session *s, const struct gm_hdr *h,
 		    const uint8_t *payload); /* MOVE, on GM_ROLE_MOVE */
 	void (*closed)(void *arg, struct session *s);
+	/* Of MOVE: may a message with a huge page come? (chan.h) */
+	bool (*fits)(void *arg, const struct session *s, const struct gm_hdr *h);
 	bool (*coming)(void *arg, uint64_t bus); /* a region that is not here yet? */
 	void (*gone)(struct home_region *r);	 /* is removed while it moves */
 	/* Somebody has answered an INV while it settles */
@@ -65,7 +67,7 @@ void home_set_mover(struct home *h, const struct home_mover *m);
  * @d:		as the directory has it
  * @memfd:	its memory; taken, also on failure
  *
- * Return: 0, -EEXIST, -errno
+ * Return: 0; -EEXIST; -ENOBUFS: too few huge pages are free; -errno
  */
 int home_add(struct home *h, const struct dir_region *d, const struct gm_key *key,
 	     const struct gm_key *read_key, int memfd, struct home_region **out);

@@ -49,7 +49,7 @@ struct home_region {
 	 * them. */
 	uint64_t protect, nprotect;
 	const uint8_t *kept; /* bytes of the grant to write under way; NULL: in unkept */
-	uint8_t unkept[GM_PAGE_SIZE];
+	uint8_t *unkept;     /* a page */
 	uint8_t *run; /* where bytes of a grant of several pages are put together; NULL */
 	struct slot slots[GM_SLOT_MAX];
 	/* While it moves (home_move.c). */
@@ -91,7 +91,7 @@ struct session {
 	uint64_t done;		  /* the last one that is over, and all before it */
 	unsigned int undone;	  /* FLUSHes whose bytes nobody here has taken */
 	uint64_t granted;	  /* grants to write that were sent */
-	unsigned int unconfirmed; /* ACKs with bytes since it was told what is done */
+	unsigned int unconfirmed; /* bytes of ACKs since it was told what is done */
 	uint8_t nonce[GM_NONCE_SIZE];
 	uint8_t role; /* 0: no HELLO yet */
 	struct attachment at[HOME_REGIONS];
@@ -147,7 +147,24 @@ struct home {
 /** home_page() - index of the page that holds @bus */
 static inline uint64_t home_page(const struct home_region *r, uint64_t bus)
 {
-	return (bus - r->desc.bus) >> GM_PAGE_SHIFT;
+	return (bus - r->desc.bus) >> r->desc.page_shift;
+}
+
+/** home_bus() - where @page begins */
+static inline uint64_t home_bus(const struct home_region *r, uint64_t page)
+{
+	return r->desc.bus + (page << r->desc.page_shift);
+}
+
+static inline uint32_t home_page_size(const struct home_region *r)
+{
+	return 1u << r->desc.page_shift;
+}
+
+/** home_batch() - pages in a message that may have @small of the smallest */
+static inline uint32_t home_batch(const struct home_region *r, uint32_t small)
+{
+	return gm_pages(small, r->desc.page_shift);
 }
 
 /** home_memory() - the bytes at @bus, through the alias */

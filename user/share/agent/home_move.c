@@ -91,8 +91,8 @@ int home_move_next(struct home_region *r, uint64_t *cursor, uint64_t *page, uint
 		*cursor = 0;
 		return 0;
 	}
-	while (at + len < end && len < GM_BATCH_PAGES && is_dirty(r, at + len) &&
-	       here(r, at + len))
+	while (at + len < end && len < home_batch(r, GM_BATCH_PAGES) &&
+	       is_dirty(r, at + len) && here(r, at + len))
 		len++;
 	/* First no store is under way any more, then the bytes are read. */
 	err = window_protect(r->win, at, len);

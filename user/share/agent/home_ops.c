@@ -6,11 +6,9 @@
 
 #include "home_int.h"
 
-static uint64_t page_count(const struct gm_hdr *h)
+static uint64_t page_count(const struct home_region *r, const struct gm_hdr *h)
 {
-	uint64_t last = (h->bus + h->size - 1) >> GM_PAGE_SHIFT;
-
-	return last - (h->bus >> GM_PAGE_SHIFT) + 1;
+	return home_page(r, h->bus + h->size - 1) - home_page(r, h->bus) + 1;
 }
 
 struct op *home_op_new(struct session *s, struct home_region *r, const struct gm_hdr *h)
@@ -87,17 +85,20 @@ static int atomic_do(struct session *s, struct home_region *r, const struct gm_h
 /* A page of a get, a put or an atomic is ours to touch. */
 void home_op_page(struct home_region *r, struct op *o, const struct coh_act *a)
 {
-	uint64_t page_bus = r->desc.bus + (a->page << GM_PAGE_SHIFT);
+	uint64_t page_bus = home_bus(r, a->page), page_end = home_bus(r, a->page + 1);
 	uint64_t from = o->hdr.bus > page_bus ? o->hdr.bus : page_bus;
 	uint64_t to = o->hdr.bus + o->hdr.size;
 	size_t at = (size_t)(from - o->hdr.bus);
 
-	if (to > page_bus + GM_PAGE_SIZE)
-		to = page_bus + GM_PAGE_SIZE;
+	if (to > page_end)
+		to = page_end;
 	if (a->status)
 		o->status = a->status;
 	else if (o->hdr.op == GM_OP_GET)
-		memcpy(o->data + at, home_memory(r, from), to - from);
+		memcpy(o->data + at, window_bytes(r->win, a->page) + (from - page_bus),
+		       to - from);
+	else if (window_room(r->win, a->page, 1))
+		o->status = -ENOMEM;
 	else if (o->hdr.op == GM_OP_PUT)
 		memcpy(home_memory(r, from), o->data + at, to - from);
 	else
@@ -113,7 +114,7 @@ void home_op_page(struct home_region *r, struct op *o, const struct coh_act *a)
 static void wait_pages(struct session *s, struct home_region *r, const struct gm_hdr *h,
 		       const uint8_t *payload)
 {
-	uint64_t page = home_page(r, h->bus), n = page_count(h);
+	uint64_t page = home_page(r, h->bus), n = page_count(r, h);
 	struct op *o = home_op_new(s, r, h);
 
 	if (!o) {
@@ -125,10 +126,11 @@ static void wait_pages(struct session *s, struct home_region *r, const struct gm
 	o->waiting = (uint32_t)n + 1;
 	for (uint64_t i = 0; i < n; i++) {
 		enum coh_want want = h->op == GM_OP_GET ? COH_WANT_READ : COH_WANT_WRITE;
-		uint64_t bus = r->desc.bus + ((page + i) << GM_PAGE_SHIFT);
+		uint64_t bus = home_bus(r, page + i);
 		int err;
 
-		if (h->op == GM_OP_PUT && gm_in_range(bus, GM_PAGE_SIZE, h->bus, h->size))
+		if (h->op == GM_OP_PUT &&
+		    gm_in_range(bus, home_page_size(r), h->bus, h->size))
 			want = COH_WANT_REPLACE;
 		err = coh_request(r->coh, COH_HOME_SLOT, page + i, want, false,
 				  (uint64_t)(uintptr_t)o);
@@ -144,17 +146,18 @@ static void wait_pages(struct session *s, struct home_region *r, const struct gm
 void home_do_access(struct session *s, struct home_region *r, const struct gm_hdr *h,
 		    const uint8_t *payload)
 {
+	uint64_t page = home_page(r, h->bus), n = page_count(r, h);
 	bool write = h->op != GM_OP_GET;
 	uint8_t *p = home_memory(r, h->bus);
 	uint64_t old = 0;
 	int err;
 
-	if (!coh_ready(r->coh, home_page(r, h->bus), page_count(h), write)) {
+	if (!coh_ready(r->coh, page, n, write) || window_room(r->win, page, n)) {
 		wait_pages(s, r, h, payload);
 	} else if (h->op == GM_OP_GET) {
 		home_reply(s, h, 0, 0, 0, h->size, p);
 	} else if (h->op == GM_OP_PUT) {
-		home_dirty(r, home_page(r, h->bus), page_count(h));
+		home_dirty(r, page, n);
 		memcpy(p, payload, h->size);
 		home_reply(s, h, 0, 0, 0, 0, NULL);
 	} else {

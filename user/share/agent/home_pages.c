@@ -39,16 +39,14 @@ static void keep(struct home_region *r, const struct coh_act *a)
 	};
 
 	protect_now(r);
-	r->kept = keep_put(&r->meta->keep, &e,
-			   window_alias(r->win) + (a->page << GM_PAGE_SHIFT));
+	r->kept = keep_put(&r->meta->keep, &e, window_bytes(r->win, a->page));
 	if (!r->kept) {
 		r->meta->slots[a->slot].unkept = 1;
-		memcpy(r->unkept, window_alias(r->win) + (a->page << GM_PAGE_SHIFT),
-		       GM_PAGE_SIZE);
+		memcpy(r->unkept, window_bytes(r->win, a->page), home_page_size(r));
 	}
 	if (r->run) {
-		memcpy(r->run, r->kept ? r->kept : r->unkept, GM_PAGE_SIZE);
-		r->run += GM_PAGE_SIZE;
+		memcpy(r->run, r->kept ? r->kept : r->unkept, home_page_size(r));
+		r->run += home_page_size(r);
 	}
 }
 
@@ -56,23 +54,24 @@ static void grant(struct home_region *r, const struct coh_act *a)
 {
 	struct op *o = (struct op *)(uintptr_t)a->cookie;
 	struct session *s = o->session;
-	const uint8_t *page = window_alias(r->win) + (a->page << GM_PAGE_SHIFT);
+	const uint8_t *page = NULL;
 
 	protect_now(r);
 	if (a->excl && !a->status) {
 		page = r->kept ? r->kept : r->unkept;
 		window_drop(r->win, a->page, 1);
+	} else if (a->data) {
+		page = window_bytes(r->win, a->page);
 	}
 	if (s) {
 		struct gm_hdr h = o->hdr;
 
 		if (a->excl && !a->status)
 			s->granted++;
-		h.size = GM_PAGE_SIZE;
-		h.bus = r->desc.bus + (a->page << GM_PAGE_SHIFT);
+		h.size = home_page_size(r);
+		h.bus = home_bus(r, a->page);
 		home_reply(s, &h, a->status, a->version,
-			   a->excl ? GM_F_EXCL : GM_F_SHARED, a->data ? GM_PAGE_SIZE : 0,
-			   page);
+			   a->excl ? GM_F_EXCL : GM_F_SHARED, a->data ? h.size : 0, page);
 		home_op_unlink(o);
 	}
 	if (a->excl)
@@ -89,8 +88,8 @@ static void send_inv(struct home_region *r, const struct coh_act *a)
 		.op = GM_OP_INV,
 		.flags = (uint16_t)((a->excl ? 0 : GM_F_SHARED) |
 				    (a->data ? GM_F_EXCL : 0)),
-		.bus = r->desc.bus + (a->page << GM_PAGE_SHIFT),
-		.size = GM_PAGE_SIZE,
+		.bus = home_bus(r, a->page),
+		.size = home_page_size(r),
 		.epoch = r->desc.epoch,
 		.arg = a->version,
 	};
@@ -131,12 +130,11 @@ void home_act(void *arg, const struct coh_act *a)
 			break;
 		if (a->cookie >= FAULT_COOKIES) {
 			home_op_page(r, (struct op *)(uintptr_t)a->cookie, a);
-		} else if (a->status) {
+		} else if (a->status || window_room(r->win, a->page, 1)) {
 			poison(r, a->page, 1u << ((a->cookie - 1) / 2));
 		} else {
 			/* A page nobody has touched is zero: reading it makes it. */
-			*(volatile uint8_t *)(window_alias(r->win) +
-					      (a->page << GM_PAGE_SHIFT));
+			*(volatile uint8_t *)window_page(r->win, a->page);
 			bool home = coh_page(r->coh, a->page)->state == COH_HOME;
 			bool write = a->excl || (!r->dirty && home);
 
@@ -157,21 +155,21 @@ void home_act(void *arg, const struct coh_act *a)
 static bool grant_run(struct session *s, const struct attachment *a,
 		      const struct gm_hdr *h)
 {
-	static uint8_t bytes[GM_BATCH_PAGES << GM_PAGE_SHIFT];
+	static uint8_t bytes[GM_BATCH_PAGES * GM_PAGE_SIZE];
 	struct home_region *r = a->region;
 	uint64_t page = home_page(r, h->bus);
 	struct gm_hdr run = *h;
 	unsigned int n;
 
 	r->run = bytes;
-	n = coh_try_write(r->coh, (uint8_t)a->slot, page, h->size >> GM_PAGE_SHIFT);
+	n = coh_try_write(r->coh, (uint8_t)a->slot, page, h->size >> r->desc.page_shift);
 	r->run = NULL;
 	if (!n)
 		return false;
 	protect_now(r);
 	window_drop(r->win, page, n);
 	s->granted++;
-	run.size = n << GM_PAGE_SHIFT;
+	run.size = n << r->desc.page_shift;
 	counters.grants_write += n;
 	home_reply(s, &run, 0, coh_version(r->coh, page), GM_F_EXCL, run.size, bytes);
 	return true;
@@ -185,19 +183,19 @@ void home_do_page(struct session *s, const struct attachment *a, const struct gm
 	int err;
 
 	if (h->op == GM_OP_READ && coh_ready(r->coh, page, 1, false)) {
-		unsigned int most = h->size >> GM_PAGE_SHIFT;
-		unsigned int n =
-			coh_try_read(r->coh, (uint8_t)a->slot, page,
-				     most < GM_BATCH_PAGES ? most : GM_BATCH_PAGES);
+		unsigned int most = home_batch(r, GM_BATCH_PAGES);
+		unsigned int n = h->size >> r->desc.page_shift;
 		struct gm_hdr run = *h;
 
+		n = coh_try_read(r->coh, (uint8_t)a->slot, page, n < most ? n : most);
 		protect_now(r);
-		run.size = n << GM_PAGE_SHIFT;
+		run.size = n << r->desc.page_shift;
 		counters.grants_read += n;
-		home_reply(s, &run, 0, 0, GM_F_SHARED, run.size, home_memory(r, h->bus));
+		home_reply(s, &run, 0, 0, GM_F_SHARED, run.size,
+			   window_bytes(r->win, page));
 		return;
 	}
-	if (h->op == GM_OP_WRITE && h->size > GM_PAGE_SIZE && grant_run(s, a, h))
+	if (h->op == GM_OP_WRITE && h->size > home_page_size(r) && grant_run(s, a, h))
 		return;
 	o = home_op_new(s, r, h);
 	if (!o) {
@@ -224,7 +222,7 @@ void home_do_bulk(struct session *s, const struct attachment *a, const struct gm
 	if (r->frozen == HOME_SERVING && t->used && t->session &&
 	    t->incarnation == s->incarnation && !strcmp(t->node, s->node))
 		n = coh_try_read(r->coh, (uint8_t)a->slot, home_page(r, h->bus),
-				 h->size >> GM_PAGE_SHIFT);
+				 h->size >> r->desc.page_shift);
 	if (!n) {
 		home_reply(s, h, -EAGAIN, 0, 0, 0, NULL);
 		return;
@@ -233,10 +231,10 @@ void home_do_bulk(struct session *s, const struct attachment *a, const struct gm
 	counters.grants_read += n;
 	run.flags = GM_F_REPLY | GM_F_SHARED;
 	run.session = s->id;
-	run.size = run.len = n << GM_PAGE_SHIFT;
+	run.size = run.len = n << r->desc.page_shift;
 	run.arg = 0;
 	run.arg2 = 0;
-	chan_send_ref(s->chan, &run, home_memory(r, h->bus));
+	chan_send_ref(s->chan, &run, window_bytes(r->win, home_page(r, h->bus)));
 }
 
 /*
@@ -268,10 +266,13 @@ static int page_back(struct home_region *r, uint8_t slot, uint64_t page,
 	/* It never got what it should have: that is still as it was. */
 	if (excl && !bytes && k)
 		bytes = keep_bytes(&r->meta->keep, k);
-	if (excl && bytes) {
-		window_fill(r->win, page, 1, bytes, false);
-		home_dirty(r, page, 1);
+	if (excl && bytes && window_fill(r->win, page, 1, bytes, false)) {
+		log_limited(LOG_LVL_ERROR, "region %s: no huge page for what comes back",
+			    r->desc.name);
+		bytes = NULL;
 	}
+	if (excl && bytes)
+		home_dirty(r, page, 1);
 	err = coh_ack(r->coh, slot, page, shared, version, excl && !bytes);
 	if (k)
 		keep_del(&r->meta->keep, k);
@@ -284,7 +285,7 @@ void home_do_ack(struct session *s, const struct attachment *a, const struct gm_
 	struct home_region *r = a->region;
 	bool flush = h->op == GM_OP_FLUSH;
 
-	for (uint32_t at = 0; at < h->size; at += GM_PAGE_SIZE) {
+	for (uint32_t at = 0; at < h->size; at += home_page_size(r)) {
 		int err = page_back(r, (uint8_t)a->slot, home_page(r, h->bus + at),
 				    h->len ? payload + at : NULL, h->flags & GM_F_SHARED,
 				    flush ? 0 : h->arg, flush ? h->arg : 0);

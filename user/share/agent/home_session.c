@@ -10,7 +10,7 @@
 #include "../../lib/clock.h"
 #include "../../lib/log.h"
 
-#define CONFIRM 64 /* pages that came, before the importer is told */
+#define CONFIRM (256u << 10) /* bytes of pages that came, before the importer is told */
 
 void home_reply(struct session *s, const struct gm_hdr *req, int status, uint64_t arg,
 		uint16_t flags, uint32_t len, const void *data)
@@ -222,6 +222,7 @@ static void do_attach(struct session *s, const struct gm_hdr *h, const uint8_t *
 	s->at[s->nat++] = (struct attachment){ r, slot, read_only, client };
 	ok.epoch = r->desc.epoch;
 	ok.key_id = read_only ? r->desc.read_key_id : r->desc.key_id;
+	ok.size = home_page_size(r);
 	if (client) {
 		was.done = htole64(client->done);
 		was.old = htole64(client->old);
@@ -232,6 +233,21 @@ static void do_attach(struct session *s, const struct gm_hdr *h, const uint8_t *
 		return;
 	home_recall(r, (uint8_t)slot);
 	coh_resend(r->coh, (uint8_t)slot);
+}
+
+static bool of_pages(const struct gm_hdr *h)
+{
+	return h->op == GM_OP_READ || h->op == GM_OP_WRITE || h->op == GM_OP_ACK ||
+	       h->op == GM_OP_FLUSH;
+}
+
+/* Whole pages of that region, and no more than a message may have? */
+static bool whole(const struct home_region *r, const struct gm_hdr *h)
+{
+	uint32_t most = h->op == GM_OP_READ ? GM_READ_PAGES : GM_BATCH_PAGES;
+
+	return h->bus % home_page_size(r) == 0 && h->size % home_page_size(r) == 0 &&
+	       h->size >> r->desc.page_shift <= home_batch(r, most);
 }
 
 static bool check(struct session *s, const struct gm_hdr *h, const struct attachment *a)
@@ -263,9 +279,8 @@ static bool check(struct session *s, const struct gm_hdr *h, const struct attach
 		home_refuse(s, h, -EPERM, &counters.bad_access, false);
 		return false;
 	}
-	if ((h->op == GM_OP_READ || h->op == GM_OP_WRITE || h->op == GM_OP_ACK ||
-	     h->op == GM_OP_DETACH || h->op == GM_OP_FLUSH) &&
-	    a->slot < 0) {
+	if ((of_pages(h) && (a->slot < 0 || !whole(a->region, h))) ||
+	    (h->op == GM_OP_DETACH && a->slot < 0)) {
 		home_refuse(s, h, -EPROTO, &counters.bad_proto, true);
 		return false;
 	}
@@ -390,7 +405,7 @@ static void on_msg(void *arg, const struct gm_hdr *h, const uint8_t *payload)
 		request(s, h, payload);
 	if (!s->undone)
 		s->done = s->seq;
-	if (h->op != GM_OP_ACK || !h->len || ++s->unconfirmed < CONFIRM)
+	if (h->op != GM_OP_ACK || !h->len || (s->unconfirmed += h->len) < CONFIRM)
 		return;
 	/* Nothing else may go its way for long, and it keeps what it gave. */
 	s->unconfirmed = 0;
@@ -437,7 +452,21 @@ static void on_closed(void *arg, int err)
 	home_session_end(s);
 }
 
-static const struct chan_ops session_ops = { on_msg, on_closed };
+/* A huge page: of a region that has such, and that was let in, or that may come here. */
+static bool fits(void *arg, const struct gm_hdr *h)
+{
+	const struct session *s = arg;
+	const struct attachment *a = attached(s, h);
+
+	if (h->op == GM_OP_MOVE)
+		return s->role == GM_ROLE_MOVE && s->home->mover.fits &&
+		       s->home->mover.fits(s->home->mover.arg, s, h);
+	return a && h->len <= home_page_size(a->region);
+}
+
+static const struct chan_ops session_ops = { .msg = on_msg,
+					     .closed = on_closed,
+					     .fits = fits };
 
 static void accept_from(struct home *h, int listener, const char *addr)
 {

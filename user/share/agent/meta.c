@@ -17,12 +17,17 @@
 #define SYS_pidfd_open 434 /* 5.3 */
 #endif
 
-#define MAGIC	     0x34544d474d4547ull /* "GEMGMT4" */
-#define KEEP_HOME    4096
-#define KEEP_IMPORT  16384
-#define KEEP_RELEASE 256 /* more pages than these are given back when none is kept */
+#define MAGIC 0x35544d474d4547ull /* "GEMGMT5" */
+/* Pages of GM_PAGE_SIZE; of larger ones as many bytes, but at least so many. The bytes of
+ * kept pages in messages have room in a connection's queue (chan.c). */
+#define KEEP_HOME     4096
+#define KEEP_IMPORT   16384
+#define KEEP_LEAST    16
+#define KEEP_RELEASE  256 /* more than these are given back when none is kept */
+#define RELEASE_LEAST 4
 
 struct layout {
+	unsigned int nkeep, ngiven;			     /* pages */
 	size_t slots, table, once, entries, bytes;	     /* home */
 	size_t held, given, given_bytes, staged, stage, len; /* import */
 };
@@ -32,19 +37,28 @@ static size_t up(size_t n)
 	return (n + GM_PAGE_SIZE - 1) & ~(size_t)(GM_PAGE_SIZE - 1);
 }
 
-static struct layout layout(uint64_t size)
+static unsigned int pages_in(uint32_t small, unsigned int shift, unsigned int least)
 {
-	uint64_t pages = size >> GM_PAGE_SHIFT;
-	struct layout l = { .slots = GM_PAGE_SIZE };
+	uint32_t n = gm_pages(small, shift);
+
+	return n > least ? n : least;
+}
+
+static struct layout layout(uint64_t size, unsigned int shift)
+{
+	uint64_t pages = size >> shift;
+	struct layout l = { .slots = GM_PAGE_SIZE,
+			    .nkeep = pages_in(KEEP_HOME, shift, KEEP_LEAST),
+			    .ngiven = pages_in(KEEP_IMPORT, shift, KEEP_LEAST) };
 
 	l.table = l.slots + up(GM_SLOT_MAX * sizeof(struct meta_slot));
 	l.once = l.table + up(coh_size(pages));
 	l.entries = l.once + up(sizeof(struct once));
-	l.bytes = l.entries + up(KEEP_HOME * sizeof(struct keep_entry));
-	l.held = l.bytes + ((size_t)KEEP_HOME << GM_PAGE_SHIFT);
+	l.bytes = l.entries + up(l.nkeep * sizeof(struct keep_entry));
+	l.held = l.bytes + ((size_t)l.nkeep << shift);
 	l.given = l.held + up(pages);
-	l.given_bytes = l.given + up(KEEP_IMPORT * sizeof(struct keep_entry));
-	l.staged = l.given_bytes + ((size_t)KEEP_IMPORT << GM_PAGE_SHIFT);
+	l.given_bytes = l.given + up(l.ngiven * sizeof(struct keep_entry));
+	l.staged = l.given_bytes + ((size_t)l.ngiven << shift);
 	l.stage = l.staged + up(pages);
 	l.len = l.stage + size;
 	return l;
@@ -57,20 +71,22 @@ static void keep_reset(struct keep *k)
 		k->unused[k->nunused++] = i;
 }
 
-static bool keep_map(struct keep *k, uint8_t *entries, uint8_t *bytes, unsigned int room)
+static bool keep_map(struct keep *k, uint8_t *entries, uint8_t *bytes, unsigned int room,
+		     unsigned int shift)
 {
 	k->entries = (struct keep_entry *)entries;
 	k->bytes = bytes;
 	k->room = room;
+	k->shift = shift;
 	k->order = calloc(room, sizeof(*k->order));
 	k->unused = calloc(room, sizeof(*k->unused));
 	return k->order && k->unused;
 }
 
 /* Return: false: errno says why */
-static bool map(struct meta *m, uint64_t size)
+static bool map(struct meta *m, uint64_t size, unsigned int shift)
 {
-	struct layout l = layout(size);
+	struct layout l = layout(size, shift);
 	void *p = mmap(NULL, l.len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
 		       m->fd, 0);
 
@@ -79,17 +95,20 @@ static bool map(struct meta *m, uint64_t size)
 	m->map = p;
 	m->len = l.len;
 	m->hdr = p;
+	m->size = size;
+	m->shift = shift;
 	m->slots = (struct meta_slot *)(m->map + l.slots);
 	m->table = m->map + l.table;
 	m->once = (struct once *)(m->map + l.once);
 	m->held = m->map + l.held;
 	m->staged = m->map + l.staged;
 	m->stage = m->map + l.stage;
-	return keep_map(&m->keep, m->map + l.entries, m->map + l.bytes, KEEP_HOME) &&
-	       keep_map(&m->given, m->map + l.given, m->map + l.given_bytes, KEEP_IMPORT);
+	return keep_map(&m->keep, m->map + l.entries, m->map + l.bytes, l.nkeep, shift) &&
+	       keep_map(&m->given, m->map + l.given, m->map + l.given_bytes, l.ngiven,
+			shift);
 }
 
-int meta_create(enum meta_kind kind, uint64_t size, struct meta **out)
+int meta_create(enum meta_kind kind, uint64_t size, unsigned int shift, struct meta **out)
 {
 	struct meta *m = calloc(1, sizeof(*m));
 	int err;
@@ -97,15 +116,16 @@ int meta_create(enum meta_kind kind, uint64_t size, struct meta **out)
 	if (!m)
 		return -ENOMEM;
 	m->fd = memfd_create("ghostmem-meta", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (m->fd < 0 || ftruncate(m->fd, (off_t)layout(size).len) ||
+	if (m->fd < 0 || ftruncate(m->fd, (off_t)layout(size, shift).len) ||
 	    fcntl(m->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) ||
-	    !map(m, size)) {
+	    !map(m, size, shift)) {
 		err = -errno;
 		meta_destroy(m);
 		return err;
 	}
 	m->hdr->kind = kind;
 	m->hdr->size = size;
+	m->hdr->page_shift = shift;
 	keep_reset(&m->keep);
 	keep_reset(&m->given);
 	*out = m;
@@ -125,7 +145,7 @@ void meta_become(struct meta *m, enum meta_kind kind, uint32_t epoch)
 
 void meta_clear(struct meta *m, enum meta_kind kind)
 {
-	struct layout l = layout(m->hdr->size);
+	struct layout l = layout(m->size, m->shift);
 	size_t from = kind == META_HOME ? l.slots : l.held;
 	size_t to = kind == META_HOME ? l.held : l.len;
 
@@ -179,29 +199,43 @@ static void recover(struct keep *k, uint64_t pages)
 	k->most = k->n;
 }
 
+/* Of the region's pages, as the header says. Return: 0: there is none that nobody can cut
+ * off */
+static unsigned int read_shift(int fd)
+{
+	int seals = fcntl(fd, F_GET_SEALS);
+	struct meta_hdr h;
+
+	if (seals < 0 || !(seals & F_SEAL_SHRINK) ||
+	    pread(fd, &h, sizeof(h), 0) != sizeof(h) || h.magic != MAGIC ||
+	    (h.page_shift != GM_PAGE_SHIFT && h.page_shift != GM_HUGE_SHIFT))
+		return 0;
+	return h.page_shift;
+}
+
 int meta_open(int fd, enum meta_kind kind, uint64_t size, struct meta **out)
 {
+	unsigned int shift = read_shift(fd);
 	struct meta *m;
 	struct stat st;
-	int err, seals = fcntl(fd, F_GET_SEALS);
+	int err;
 
-	if (seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(fd, &st) || !size ||
-	    size % GM_PAGE_SIZE || size > GM_REGION_MAX ||
-	    (uint64_t)st.st_size != layout(size).len)
+	if (!shift || fstat(fd, &st) || !size || size % (1ull << shift) ||
+	    size > GM_REGION_MAX || (uint64_t)st.st_size != layout(size, shift).len)
 		return -EINVAL;
 	m = calloc(1, sizeof(*m));
 	if (!m)
 		return -ENOMEM;
 	m->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	if (m->fd < 0 || !map(m, size)) {
+	if (m->fd < 0 || !map(m, size, shift)) {
 		err = -errno;
 		goto destroy;
 	}
 	err = -EINVAL;
 	if (!sane(m->hdr, kind, size))
 		goto destroy;
-	recover(&m->keep, size >> GM_PAGE_SHIFT);
-	recover(&m->given, size >> GM_PAGE_SHIFT);
+	recover(&m->keep, size >> shift);
+	recover(&m->given, size >> shift);
 	*out = m;
 	return 0;
 destroy:
@@ -288,7 +322,7 @@ unsigned int meta_awaited(struct meta *m, uint32_t have)
 
 const uint8_t *keep_bytes(const struct keep *k, const struct keep_entry *e)
 {
-	return k->bytes + ((size_t)(e - k->entries) << GM_PAGE_SHIFT);
+	return k->bytes + ((size_t)(e - k->entries) << k->shift);
 }
 
 const uint8_t *keep_put(struct keep *k, const struct keep_entry *e, const void *bytes)
@@ -301,8 +335,8 @@ const uint8_t *keep_put(struct keep *k, const struct keep_entry *e, const void *
 		return NULL;
 	i = k->unused[--k->nunused];
 	at = &k->entries[i];
-	copy = k->bytes + ((size_t)i << GM_PAGE_SHIFT);
-	memcpy(copy, bytes, GM_PAGE_SIZE);
+	copy = k->bytes + ((size_t)i << k->shift);
+	memcpy(copy, bytes, (size_t)1 << k->shift);
 	*at = *e;
 	__atomic_store_n(&at->used, 1, __ATOMIC_RELEASE);
 	k->order[k->n++] = i;
@@ -325,9 +359,9 @@ struct keep_entry *keep_find(struct keep *k, uint64_t page, uint8_t slot)
 /* A burst is over: its memory goes back. */
 static void settle(struct keep *k)
 {
-	if (k->n || k->most <= KEEP_RELEASE)
+	if (k->n || k->most <= pages_in(KEEP_RELEASE, k->shift, RELEASE_LEAST))
 		return;
-	madvise(k->bytes, (size_t)k->room << GM_PAGE_SHIFT, MADV_REMOVE);
+	madvise(k->bytes, (size_t)k->room << k->shift, MADV_REMOVE);
 	k->most = 0;
 }
 

@@ -4,7 +4,7 @@
  * one, with what its agent knows of them; applications with a window keep both, and hand
  * them to the agent that comes after one that died (LOCAL_RESUME).
  *
- *	header		one page; applications read valid_ns in it
+ *	header		GM_PAGE_SIZE; applications read valid_ns in it
  *	home		GM_SLOT_MAX importers, coherence of each page (coh.h), atomics
  *			(once.h), kept pages
  *	import		a byte per page, what is held (peer.h); kept pages; pages that
@@ -62,8 +62,10 @@ struct meta_hdr {
 	uint64_t bus, size;
 	uint64_t incarnation; /* import: how the owner knows us; 0: not at all */
 	uint32_t key_id, read_key_id;
+	uint32_t page_shift; /* of the region's pages; this memfd's are the smallest */
 	uint32_t staged; /* import: stage has pages; an owner puts them into the memfd */
 	uint32_t era;	 /* home: of versions, coh.h */
+	uint32_t pad;
 	char name[GM_NAME_MAX];
 	char node[GM_NAME_MAX];	 /* import: owner */
 	char addr[NET_ADDR_MAX]; /* its agent */
@@ -91,6 +93,7 @@ struct keep_entry {
 struct keep {
 	struct keep_entry *entries;
 	uint8_t *bytes;
+	unsigned int shift; /* of a page */
 	unsigned int room, n, most;
 	unsigned int *order; /* entries used, oldest first */
 	unsigned int *unused, nunused;
@@ -101,6 +104,9 @@ struct meta {
 	uint8_t *map;
 	size_t len;
 	struct meta_hdr *hdr;
+	/* As it is laid out: what hdr says of them an application could change */
+	uint64_t size;
+	unsigned int shift;
 	/* home */
 	struct meta_slot *slots;
 	void *table;
@@ -114,9 +120,10 @@ struct meta {
 	bool left; /* what it says now is for the next agent */
 };
 
-/** meta_create() - for a region of @size bytes; the caller fills in hdr, then calls
- * meta_seal(). Return: 0, -errno */
-int meta_create(enum meta_kind kind, uint64_t size, struct meta **out);
+/** meta_create() - for a region of @size bytes, in pages of 1 << @shift; the caller fills
+ * in hdr, then calls meta_seal(). Return: 0, -errno */
+int meta_create(enum meta_kind kind, uint64_t size, unsigned int shift,
+		struct meta **out);
 void meta_seal(struct meta *m);
 
 /** meta_become() - the other part counts from now on, if it is another, and the directory
@@ -145,7 +152,7 @@ void meta_window_forget(struct meta *m, int at);
  * mask)? Those of dead ones are forgotten. */
 unsigned int meta_awaited(struct meta *m, uint32_t have);
 
-/** keep_put() - Return: the copy of @bytes; NULL: full */
+/** keep_put() - Return: the copy of @bytes, a page; NULL: full */
 const uint8_t *keep_put(struct keep *k, const struct keep_entry *e, const void *bytes);
 
 /** keep_find() - the newest copy of @page for @slot; NULL: none */

@@ -100,6 +100,9 @@ void move_out_destroy_all(struct agent *a);
 void move_in_msg(void *arg, struct session *s, const struct gm_hdr *h,
 		 const uint8_t *payload);
 
+/** move_in_fits() - may a huge page come on such a session? */
+bool move_in_fits(void *arg, const struct session *s, const struct gm_hdr *h);
+
 /** move_in_closed() - such a session is over */
 void move_in_closed(void *arg, struct session *s);
 

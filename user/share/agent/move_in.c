@@ -257,9 +257,10 @@ static void do_begin(struct agent *a, struct session *s, const struct gm_hdr *h,
 	}
 	/* Who asks must be its owner, and the region what the directory knows. */
 	err = dir_find(a->dir, b->name, 0, &d);
-	if (!err && (strcmp(d.node, s->node) || d.bus != h->bus || d.size != h->arg ||
-		     d.epoch != h->epoch || d.key_id != le32toh(b->key_id) ||
-		     d.read_key_id != le32toh(b->read_key_id)))
+	if (!err &&
+	    (strcmp(d.node, s->node) || d.bus != h->bus || d.size != h->arg ||
+	     1u << d.page_shift != h->size || d.epoch != h->epoch ||
+	     d.key_id != le32toh(b->key_id) || d.read_key_id != le32toh(b->read_key_id)))
 		err = -ESTALE;
 	if (!err && home_find(a->home, NULL, h->bus))
 		err = -EEXIST;
@@ -292,11 +293,15 @@ static void do_begin(struct agent *a, struct session *s, const struct gm_hdr *h,
 static int use_import(struct move_in *m, struct import *found)
 {
 	const struct gm_key *k = peer_key(found->peer);
+	int err;
 
 	/* Readers here have nobody that would hold them to reading. */
 	if (peer_read_only(found->peer) || k->len != m->key.len ||
 	    memcmp(k->bytes, m->key.bytes, k->len))
 		return -EPERM; /* the import ends when nobody maps it for long */
+	err = window_back(found->peer->win);
+	if (err)
+		return err;
 	m->stage = window_lacks(found->peer->win) & WINDOW_NO_MINOR;
 	if (m->stage || found->peer->meta->hdr->staged)
 		meta_unstage(found->peer->meta);
@@ -381,16 +386,21 @@ static void do_pages(struct move_in *m, const struct gm_hdr *h, const uint8_t *b
 {
 	struct peer *p = m->i->peer;
 	struct meta *meta = p->meta;
-	uint64_t page = (h->bus - m->desc.bus) >> GM_PAGE_SHIFT;
-	uint32_t n = h->size >> GM_PAGE_SHIFT;
+	unsigned int shift = m->desc.page_shift;
+	uint64_t page = (h->bus - m->desc.bus) >> shift;
+	uint32_t n = h->size >> shift;
 
 	for (uint32_t i = 0; i < n; i++) {
-		uint8_t *to = m->stage ? meta->stage + ((page + i) << GM_PAGE_SHIFT)
-				       : peer_page(p, page + i);
+		uint8_t *to = m->stage ? meta->stage + ((page + i) << shift)
+				       : window_page(p->win, page + i);
 
 		if (p->held[page + i] != ABSENT)
 			continue;
-		memcpy(to, bytes + ((size_t)i << GM_PAGE_SHIFT), GM_PAGE_SIZE);
+		if (!m->stage && window_room(p->win, page + i, 1)) {
+			refuse(m, h, -ENOBUFS, "no huge page for it");
+			return;
+		}
+		memcpy(to, bytes + ((size_t)i << shift), (size_t)1 << shift);
 		if (m->stage)
 			meta->staged[page + i] = 1;
 	}
@@ -411,6 +421,7 @@ static bool has_come(const struct agent *a, const struct session *s,
 /* After BEGIN and KEYS. */
 static void do_rest(struct move_in *m, const struct gm_hdr *h, const uint8_t *payload)
 {
+	uint32_t page = 1u << m->desc.page_shift;
 	int err = -EPROTO; /* out of turn */
 
 	if (m->i->peer->dead) {
@@ -419,7 +430,9 @@ static void do_rest(struct move_in *m, const struct gm_hdr *h, const uint8_t *pa
 	}
 	switch (h->arg2) {
 	case GM_MOVE_PAGES:
-		if (m->ready || !gm_in_range(h->bus, h->size, m->desc.bus, m->desc.size))
+		if (m->ready ||
+		    !gm_in_range(h->bus, h->size, m->desc.bus, m->desc.size) ||
+		    h->bus % page || h->size % page)
 			break;
 		do_pages(m, h, payload);
 		return;
@@ -486,6 +499,17 @@ void move_in_msg(void *arg, struct session *s, const struct gm_hdr *h,
 
 /* ---- what happens meanwhile
  * ------------------------------------------------------------- */
+
+bool move_in_fits(void *arg, const struct session *s, const struct gm_hdr *h)
+{
+	const struct agent *a = arg;
+	const struct move_in *m = a->moves_in;
+
+	while (m && m->s != s)
+		m = m->next;
+	return m && m->i && h->len <= 1u << m->desc.page_shift &&
+	       gm_in_range(h->bus, h->size, m->desc.bus, m->desc.size);
+}
 
 void move_in_closed(void *arg, struct session *s)
 {

@@ -43,7 +43,7 @@ int move_in_clients(struct move_in *m, const struct gm_hdr *h, const uint8_t *pa
 
 int move_in_table(struct move_in *m, const struct gm_hdr *h, const uint8_t *payload)
 {
-	uint64_t pages = m->desc.size >> GM_PAGE_SHIFT, valid = 0, own = 0;
+	uint64_t pages = m->desc.size >> m->desc.page_shift, valid = 0, own = 0;
 	size_t n = h->len / sizeof(struct gm_move_run);
 
 	for (unsigned int i = 0; i < m->nslots; i++) {
@@ -101,8 +101,8 @@ int move_in_prepare(struct move_in *m)
 	int err;
 
 	meta_clear(meta, META_HOME);
-	err = coh_create(m->desc.size >> GM_PAGE_SHIFT, meta->table, epoch, NULL, NULL,
-			 &c);
+	err = coh_create(m->desc.size >> m->desc.page_shift, meta->table, epoch, NULL,
+			 NULL, &c);
 	if (err)
 		return err;
 	for (size_t k = 0; k < m->nruns; k++)

@@ -15,8 +15,9 @@
 #define CONNECT_MS 300
 #define RETRY_NS   100000000ull
 #define TOLD_NS	   200000000ull /* between two lines of progress */
-#define FEW	   256		/* pages: sent while the region stands still */
-#define ROUNDS	   16
+/* Pages of the smallest size; sent while the region stands still */
+#define FEW    256
+#define ROUNDS 16
 
 static const char *const phases[] = {
 	[OUT_CONNECT] = "connect", [OUT_BEGIN] = "connect", [OUT_COPY] = "copy",
@@ -217,7 +218,8 @@ static void send_begin(struct move_out *m)
 	}
 	memcpy(b.name, m->next_desc.name, sizeof(b.name));
 	memcpy(b.public, m->pair.public, sizeof(b.public));
-	move_out_send(m, GM_MOVE_BEGIN, 0, 0, m->next_desc.size, sizeof(b), &b);
+	move_out_send(m, GM_MOVE_BEGIN, 0, home_page_size(m->r), m->next_desc.size,
+		      sizeof(b), &b);
 }
 
 static int on_begun(struct move_out *m, const struct gm_hdr *h, const uint8_t *payload)
@@ -241,12 +243,22 @@ static int on_begun(struct move_out *m, const struct gm_hdr *h, const uint8_t *p
 	return err;
 }
 
+/* May no more be under way? */
+static bool full(const struct move_out *m)
+{
+	uint32_t most = home_batch(m->r, OUT_PAGES), n = 0;
+
+	for (unsigned int i = 0; i < m->nsent; i++)
+		n += m->sent[(m->sent_at + i) % OUT_WINDOW].n;
+	return m->nsent == OUT_WINDOW || (m->nsent && n >= most);
+}
+
 static void pump(struct move_out *m)
 {
 	uint64_t page;
 	uint32_t n;
 
-	while (m->nsent < OUT_WINDOW) {
+	while (!full(m)) {
 		int got = home_move_next(m->r, &m->cursor, &page, &n);
 		unsigned int at = (m->sent_at + m->nsent) % OUT_WINDOW;
 
@@ -261,12 +273,11 @@ static void pump(struct move_out *m)
 		m->nsent++;
 		m->pages += n;
 		counters.move_pages_out += n;
-		move_out_send(
-			m, GM_MOVE_PAGES, m->r->desc.bus + (page << GM_PAGE_SHIFT),
-			n << GM_PAGE_SHIFT, 0, n << GM_PAGE_SHIFT,
-			home_memory(m->r, m->r->desc.bus + (page << GM_PAGE_SHIFT)));
+		move_out_send(m, GM_MOVE_PAGES, home_bus(m->r, page),
+			      n << m->r->desc.page_shift, 0, n << m->r->desc.page_shift,
+			      window_page(m->r->win, page));
 	}
-	if (m->nsent == OUT_WINDOW)
+	if (full(m))
 		return;
 	if (m->state == OUT_SETTLE) {
 		move_out_settle(m);
@@ -276,7 +287,7 @@ static void pump(struct move_out *m)
 	if (m->nsent)
 		return;
 	m->round++;
-	if (m->r->ndirty <= FEW || m->round >= ROUNDS ||
+	if (m->r->ndirty <= home_batch(m->r, FEW) || m->round >= ROUNDS ||
 	    (m->round > 3 && m->r->ndirty >= m->left)) {
 		m->r->frozen = HOME_SETTLING;
 		m->frozen_ns = clock_boot_ns();
@@ -352,7 +363,7 @@ static void on_msg(void *arg, const struct gm_hdr *h, const uint8_t *payload)
 	}
 }
 
-static const struct chan_ops out_ops = { on_msg, on_closed };
+static const struct chan_ops out_ops = { .msg = on_msg, .closed = on_closed };
 
 static void connected(void *arg, int err, struct dial_done *d)
 {

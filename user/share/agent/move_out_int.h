@@ -14,7 +14,8 @@
 #include "move.h"
 #include "../move_key.h"
 
-#define OUT_WINDOW 16 /* PAGES that are not answered: 4 MiB */
+#define OUT_WINDOW 16				 /* PAGES that are not answered, and */
+#define OUT_PAGES  (OUT_WINDOW * GM_BATCH_PAGES) /* of the smallest in them: 4 MiB */
 
 enum out_state { /* in this order */
 		 OUT_CONNECT,

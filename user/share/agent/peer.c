@@ -29,6 +29,7 @@ void peer_die(struct peer *p, int ev)
 	window_protect(p->win, 0, n);
 	window_drop(p->win, 0, n);
 	memset(p->held, ABSENT, n);
+	p->ninvs = 0;
 	p->meta->hdr->incarnation = 0; /* no other agent goes on with this */
 	for (int i = 0; i < PEER_BUCKETS; i++) {
 		while (p->pending[i])
@@ -49,7 +50,7 @@ static int create(struct loop *l, const char *node, const struct net_tls *tls,
 		  void *arg, struct peer **out)
 {
 	struct peer *p = calloc(1, sizeof(*p));
-	int err = p ? window_create(memfd, r->size, &p->win) : -ENOMEM;
+	int err = p ? window_create(memfd, r->size, r->page_shift, &p->win) : -ENOMEM;
 
 	if (err) {
 		meta_destroy(meta);
@@ -77,7 +78,7 @@ int peer_create(struct loop *l, const char *node, const struct net_tls *tls,
 {
 	struct peer *p;
 	struct meta *m;
-	int err = meta_create(META_IMPORT, r->size, &m);
+	int err = meta_create(META_IMPORT, r->size, r->page_shift, &m);
 
 	if (err) {
 		close(memfd);
@@ -108,7 +109,8 @@ int peer_resume(struct loop *l, const char *node, const struct net_tls *tls, int
 {
 	const struct meta_hdr *h = meta->hdr;
 	struct dir_region r = { .bus = h->bus,
-				.size = h->size,
+				.size = meta->size,
+				.page_shift = meta->shift,
 				.epoch = h->epoch,
 				.key_id = h->key_id,
 				.lease_ms = h->lease_ms };
@@ -129,7 +131,7 @@ int peer_resume(struct loop *l, const char *node, const struct net_tls *tls, int
 		return err;
 	p->alive_ns = h->valid_ns - (uint64_t)r.lease_ms * 1000000;
 	p->known = p->resuming = true;
-	for (uint64_t i = 0; i < r.size >> GM_PAGE_SHIFT; i++)
+	for (uint64_t i = 0; i < window_pages(p->win); i++)
 		if (p->held[i] > WRITE)
 			p->held[i] = ABSENT;
 	/* Kept, but not given away yet. */
@@ -176,15 +178,22 @@ void peer_repeat(struct peer *p)
 		struct keep_entry *e = &k->entries[k->order[i]];
 		struct gm_hdr h = { .op = GM_OP_FLUSH,
 				    .flags = e->shared ? GM_F_SHARED : 0,
-				    .len = GM_PAGE_SIZE,
-				    .size = GM_PAGE_SIZE,
-				    .bus = p->desc.bus + (e->page << GM_PAGE_SHIFT),
+				    .len = peer_page_size(p),
+				    .size = peer_page_size(p),
+				    .bus = peer_bus(p, e->page),
 				    .arg = e->version };
 
 		e->session = p->session;
 		e->seq = p->seq + 1;
 		peer_send(p, &h, keep_bytes(k, e));
 	}
+	/* The owner asks again, too. */
+	p->ninvs = 0;
+	p->asked = 0;
+	for (int i = 0; i < PEER_BUCKETS; i++)
+		for (struct pending *q = p->pending[i]; q; q = q->next)
+			q->sent = 0;
+	p->unsent = 0;
 	for (int i = 0; i < PEER_BUCKETS; i++)
 		for (struct pending *q = p->pending[i]; q; q = q->next)
 			peer_request(p, q);
@@ -211,6 +220,7 @@ void peer_destroy(struct peer *p)
 	window_destroy(p->win);
 	meta_destroy(p->meta);
 	gm_key_wipe(&p->key);
+	free(p->invs);
 	free(p);
 }
 
@@ -324,6 +334,8 @@ int peer_attach(struct peer *p, const struct window_app *app, int32_t pid)
 	if (at < 0)
 		return at;
 	err = window_attach(p->win, at, app);
+	if (err && err != -EBUSY)
+		meta_window_forget(p->meta, at);
 	if (err)
 		return err;
 	p->clients |= 1u << at;
@@ -363,8 +375,9 @@ json_t *peer_stat(const struct peer *p)
 
 	for (uint64_t i = 0; i < window_pages(p->win); i++)
 		held[p->held[i]]++;
-	return json_pack("{s:s,s:I,s:I,s:I,s:s,s:b,s:b,s:I,s:I}", "name", p->desc.name,
-			 "bus", (json_int_t)p->desc.bus, "size", (json_int_t)p->desc.size,
+	return json_pack("{s:s,s:I,s:I,s:I,s:I,s:s,s:b,s:b,s:I,s:I}", "name",
+			 p->desc.name, "bus", (json_int_t)p->desc.bus, "size",
+			 (json_int_t)p->desc.size, "page", (json_int_t)peer_page_size(p),
 			 "epoch", (json_int_t)p->desc.epoch, "owner", p->desc.node,
 			 "connected", p->chan != NULL, "dead", p->dead, "read",
 			 held[READ], "write", held[WRITE]);

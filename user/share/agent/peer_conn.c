@@ -53,16 +53,20 @@ static void on_msg(void *arg, const struct gm_hdr *h, const uint8_t *payload)
 		return;
 	if (h->session == p->session)
 		keep_trim(&p->meta->given, p->session, h->arg2);
+	if (p->ninvs)
+		peer_inv_again(p);
 	switch (h->op) {
 	case GM_OP_READ:
 	case GM_OP_WRITE:
 		if (h->flags & GM_F_REPLY && h->session == p->session) {
 			peer_grant(p, h, payload);
+			peer_request_waiting(p);
 			return;
 		}
 		break;
 	case GM_OP_INV:
 		if (gm_in_range(h->bus, h->size, p->desc.bus, p->desc.size) &&
+		    h->bus % peer_page_size(p) == 0 && h->size % peer_page_size(p) == 0 &&
 		    h->epoch == p->desc.epoch) {
 			peer_inv(p, h);
 			return;
@@ -93,7 +97,16 @@ static void on_closed(void *arg, int err)
 	peer_opened(p, err ? err : -ECONNRESET);
 }
 
-static const struct chan_ops peer_ops = { on_msg, on_closed };
+static bool fits(void *arg, const struct gm_hdr *h)
+{
+	const struct peer *p = arg;
+
+	return h->len <= peer_page_size(p);
+}
+
+static const struct chan_ops peer_ops = { .msg = on_msg,
+					  .closed = on_closed,
+					  .fits = fits };
 
 /* ---- connecting ------------------------------------------------------------------- */
 
@@ -119,7 +132,7 @@ int peer_admitted(const struct peer *p, enum gm_role role, const struct dial_don
 
 	/* An owner that knows us may have another epoch by now, one that does not has
 	 * given to others what we hold. */
-	if (h->arg != p->desc.size ||
+	if (h->arg != p->desc.size || h->size != peer_page_size(p) ||
 	    (p->known && role == GM_ROLE_PAGES
 		     ? !(h->flags & GM_F_SHARED) || h->epoch < p->desc.epoch
 		     : h->epoch != p->desc.epoch))
@@ -214,7 +227,9 @@ static void bulk_made(void *arg, int err, struct dial_done *d)
 
 bool peer_open_bulk(struct peer *p, int timeout_ms)
 {
-	if (p->still || window_pages(p->win) < PEER_BULK_PAGES || p->bulk_dial)
+	uint64_t least = peer_batch(p, PEER_BULK_PAGES);
+
+	if (p->still || window_pages(p->win) < (least > 1 ? least : 2) || p->bulk_dial)
 		return false;
 	p->bulk_ns = clock_boot_ns();
 	return !peer_dial_as(p, GM_ROLE_BULK, timeout_ms, bulk_made, &p->bulk_dial);

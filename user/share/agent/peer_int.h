@@ -26,8 +26,10 @@
 #define PEER_BUCKETS	  256
 #define PEER_RECENT	  16
 #define PEER_STREAMS	  4
-#define PEER_RUNS	  4  /* requests to write several pages, under way */
-#define PEER_BULK_PAGES	  64 /* smaller regions have no bulk connection */
+#define PEER_RUNS	  4	     /* requests to write several pages, under way */
+#define PEER_BULK_PAGES	  64	     /* smaller regions have no bulk connection */
+#define PEER_FLIGHT	  (8u << 20) /* bytes of pages under way, each way: pings are behind */
+#define PEER_INVS	  1024	     /* INVs that wait for less of them */
 
 enum { ABSENT, READ, WRITE }; /* what is held of a page */
 
@@ -37,8 +39,10 @@ struct pending {
 	uint64_t page;
 	uint32_t clients; /* whose threads wait for it */
 	uint32_t pages;	  /* asked for with it */
-	bool write;	  /* was asked for to write */
-	bool want_write;  /* somebody needs to write by now */
+	uint32_t sent; /* bytes that were asked for and are not here; 0: it has to wait */
+	uint64_t since;	 /* order of those that wait */
+	bool write;	 /* was asked for to write */
+	bool want_write; /* somebody needs to write by now */
 	/* Asked for to write: pages of it, but the first, at which threads stand */
 	uint64_t waited;
 };
@@ -77,6 +81,13 @@ struct peer {
 	uint8_t *held; /* per page, in meta */
 	struct pending *pending[PEER_BUCKETS];
 	struct pending *runs[PEER_RUNS]; /* of these, to write several pages */
+	uint32_t asked;			 /* bytes, of all that are sent */
+	unsigned int unsent;		 /* requests that wait for less of them */
+	uint64_t since;
+	/* Pages that the owner wants, while many are on their way to it, and kept: later.
+	 * Nothing has changed here until then. */
+	struct gm_hdr *invs;
+	unsigned int ninvs;
 	struct {
 		uint64_t next; /* page at which stores would go on in order */
 		uint32_t run;  /* asked for with the last one */
@@ -104,9 +115,20 @@ struct peer {
 	void *arg;
 };
 
-static inline uint8_t *peer_page(struct peer *p, uint64_t page)
+static inline uint64_t peer_bus(const struct peer *p, uint64_t page)
 {
-	return window_alias(p->win) + (page << GM_PAGE_SHIFT);
+	return p->desc.bus + (page << p->desc.page_shift);
+}
+
+static inline uint32_t peer_page_size(const struct peer *p)
+{
+	return 1u << p->desc.page_shift;
+}
+
+/** peer_batch() - pages in a message that may have @small of the smallest */
+static inline uint32_t peer_batch(const struct peer *p, uint32_t small)
+{
+	return gm_pages(small, p->desc.page_shift);
 }
 
 /* Who gives a long lease is patient with a machine that is slow. */
@@ -178,7 +200,11 @@ void peer_ask(struct peer *p, uint64_t page, uint32_t pages, uint32_t clients,
 /** peer_need() - threads of @clients wait for @page to read it, whatever its state is */
 void peer_need(struct peer *p, uint64_t page, uint32_t clients);
 
-/** peer_request() - ask the owner (again) for what is pending */
+/** peer_request_waiting() - less is under way: ask for what has waited for that */
+void peer_request_waiting(struct peer *p);
+
+/** peer_request() - ask the owner (again) for what is pending, now or when less is under
+ * way */
 void peer_request(struct peer *p, struct pending *q);
 
 /** peer_fault() - of a window here */
@@ -187,6 +213,9 @@ void peer_fault(struct peer *p, int client, uint64_t page, bool write);
 /** peer_grant(), peer_inv() - what the owner sends */
 void peer_grant(struct peer *p, const struct gm_hdr *h, const uint8_t *bytes);
 void peer_inv(struct peer *p, const struct gm_hdr *h);
+
+/** peer_inv_again() - the owner may have got enough of what is under way */
+void peer_inv_again(struct peer *p);
 
 /** peer_still() - from now on nothing is in the memfd that is not held, unless the caller
  * puts it there: no pages ahead, no memory made ready. @still false: as before */

@@ -16,13 +16,13 @@
 #include "../../lib/log.h"
 
 #define DRAIN_MS 500
-#define BATCH	 256 /* pages, before they are waited for */
+#define BATCH	 256 /* of the smallest pages, before they are waited for */
 
 struct homing {
 	uint64_t page[BATCH];
 	unsigned int n, answered;
 	bool refused;
-	uint8_t bytes[BATCH << GM_PAGE_SHIFT];
+	uint8_t bytes[]; /* pages */
 };
 
 /* The oldest one that is not answered. */
@@ -32,8 +32,13 @@ static void hold_again(struct peer *p)
 	unsigned int i = g->answered++;
 
 	g->refused = true;
-	window_fill(p->win, g->page[i], 1, g->bytes + ((size_t)i << GM_PAGE_SHIFT), true);
-	p->held[g->page[i]] = WRITE;
+	if (window_fill(p->win, g->page[i], 1,
+			g->bytes + ((size_t)i << p->desc.page_shift), true))
+		log_limited(LOG_LVL_ERROR,
+			    "region %s: a page is lost: no huge page for it",
+			    p->desc.name);
+	else
+		p->held[g->page[i]] = WRITE;
 }
 
 void peer_flushed(struct peer *p, const struct gm_hdr *h)
@@ -41,8 +46,7 @@ void peer_flushed(struct peer *p, const struct gm_hdr *h)
 	struct homing *g = p->homing;
 
 	/* Not those of peer_repeat(). */
-	if (!g || g->answered == g->n ||
-	    h->bus != p->desc.bus + (g->page[g->answered] << GM_PAGE_SHIFT))
+	if (!g || g->answered == g->n || h->bus != peer_bus(p, g->page[g->answered]))
 		return;
 	if (h->status == -EAGAIN || h->status == -EREMCHG)
 		hold_again(p);
@@ -85,18 +89,19 @@ static uint64_t send_batch(struct peer *p, uint64_t at)
 	struct homing *g = p->homing;
 
 	g->n = g->answered = 0;
-	while (g->n < BATCH && (at = next_written(p, at)) < window_pages(p->win)) {
-		uint8_t *bytes = g->bytes + ((size_t)g->n << GM_PAGE_SHIFT);
+	while (g->n < peer_batch(p, BATCH) &&
+	       (at = next_written(p, at)) < window_pages(p->win)) {
+		uint8_t *bytes = g->bytes + ((size_t)g->n << p->desc.page_shift);
 		struct gm_hdr h = { .op = GM_OP_FLUSH,
-				    .len = GM_PAGE_SIZE,
-				    .size = GM_PAGE_SIZE,
-				    .bus = p->desc.bus + (at << GM_PAGE_SHIFT) };
+				    .len = peer_page_size(p),
+				    .size = peer_page_size(p),
+				    .bus = peer_bus(p, at) };
 
 		if (window_protect(p->win, at, 1)) {
 			g->refused = true;
 			break;
 		}
-		memcpy(bytes, peer_page(p, at), GM_PAGE_SIZE);
+		memcpy(bytes, window_page(p->win, at), peer_page_size(p));
 		/* Before the owner has it: nobody here reads what others write anew. */
 		p->held[at] = ABSENT;
 		window_drop(p->win, at, 1);
@@ -117,7 +122,9 @@ bool peer_go_home(struct peer *p)
 		return false;
 	while (p->chan && (at = next_written(p, at)) < n) {
 		if (!p->homing)
-			p->homing = calloc(1, sizeof(*p->homing));
+			p->homing = calloc(1, sizeof(*p->homing) +
+						      ((size_t)peer_batch(p, BATCH)
+						       << p->desc.page_shift));
 		if (!p->homing)
 			return false;
 		at = send_batch(p, at);
@@ -145,7 +152,7 @@ void peer_detach_all(struct peer *p)
 {
 	struct gm_hdr bye = { .op = GM_OP_DETACH,
 			      .bus = p->desc.bus,
-			      .size = GM_PAGE_SIZE };
+			      .size = peer_page_size(p) };
 
 	if (!p->dead && p->chan) {
 		peer_send(p, &bye, NULL);

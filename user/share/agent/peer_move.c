@@ -115,5 +115,6 @@ void peer_yield(struct peer *p,
 		}
 	}
 	gm_key_wipe(&p->key);
+	free(p->invs);
 	free(p);
 }

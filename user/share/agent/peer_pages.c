@@ -33,17 +33,42 @@ void peer_request(struct peer *p, struct pending *q)
 {
 	struct gm_hdr h = {
 		.op = q->want_write ? GM_OP_WRITE : GM_OP_READ,
-		.bus = p->desc.bus + (q->page << GM_PAGE_SHIFT),
+		.bus = peer_bus(p, q->page),
 	};
 
 	/* Asked for to read, with others: those were not meant to be written. */
 	if (q->want_write && !q->write)
 		q->pages = 1;
-	h.size = q->pages << GM_PAGE_SHIFT;
+	h.size = q->pages << p->desc.page_shift;
+	if (p->asked && p->asked + h.size > PEER_FLIGHT) {
+		q->since = ++p->since;
+		p->unsent++;
+		return;
+	}
+	q->sent = h.size;
+	p->asked += h.size;
 	q->write = q->want_write;
 	if (q->write && q->pages == 1 && p->held[q->page] == READ)
 		h.flags = GM_F_UPGRADE;
 	peer_send(p, &h, NULL);
+}
+
+void peer_request_waiting(struct peer *p)
+{
+	while (p->unsent) {
+		struct pending *first = NULL;
+
+		for (int i = 0; i < PEER_BUCKETS; i++)
+			for (struct pending *q = p->pending[i]; q; q = q->next)
+				if (!q->sent && (!first || q->since < first->since))
+					first = q;
+		if (!first ||
+		    (p->asked &&
+		     p->asked + (first->pages << p->desc.page_shift) > PEER_FLIGHT))
+			return;
+		p->unsent--;
+		peer_request(p, first);
+	}
 }
 
 void peer_ask(struct peer *p, uint64_t page, uint32_t pages, uint32_t clients, bool write)
@@ -89,6 +114,10 @@ static void pending_free(struct peer *p, struct pending **at)
 {
 	struct pending *q = *at;
 
+	if (q->sent)
+		p->asked -= q->sent;
+	else
+		p->unsent--;
 	for (int i = 0; i < PEER_RUNS; i++)
 		if (p->runs[i] == q)
 			p->runs[i] = NULL;
@@ -143,7 +172,7 @@ static uint32_t unasked(struct peer *p, uint64_t page, uint32_t most)
 static void next_run(struct peer *p, uint32_t clients)
 {
 	uint64_t page = p->stores.next;
-	uint32_t n = unasked(p, page, GM_BATCH_PAGES);
+	uint32_t n = unasked(p, page, peer_batch(p, GM_BATCH_PAGES));
 	int slot = 0;
 
 	while (slot < PEER_RUNS && p->runs[slot])
@@ -159,18 +188,18 @@ static void next_run(struct peer *p, uint32_t clients)
  * nobody else has. */
 static void write_ahead(struct peer *p, uint64_t page, uint32_t clients)
 {
-	uint32_t run = 1, n = 1;
+	uint32_t run = 1, n = 1, most = peer_batch(p, GM_BATCH_PAGES);
 
 	if (page == p->stores.next && p->stores.run)
 		run = 2 * p->stores.run;
-	if (run > GM_BATCH_PAGES)
-		run = GM_BATCH_PAGES;
+	if (run > most)
+		run = most;
 	if (p->held[page] == ABSENT)
 		n = 1 + unasked(p, page + 1, run - 1);
 	p->stores.next = page + n;
 	p->stores.run = run;
 	peer_ask(p, page, n, clients, true);
-	if (n == GM_BATCH_PAGES)
+	if (n == most)
 		next_run(p, clients);
 }
 
@@ -211,8 +240,8 @@ void peer_faults(struct peer *p, int client)
 
 void peer_prefetch(struct peer *p, uint64_t off, uint64_t len)
 {
-	uint64_t page = off >> GM_PAGE_SHIFT;
-	uint64_t end = (off + len + GM_PAGE_SIZE - 1) >> GM_PAGE_SHIFT;
+	uint64_t page = off >> p->desc.page_shift;
+	uint64_t end = (off + len + peer_page_size(p) - 1) >> p->desc.page_shift;
 
 	if (p->bulk && end - page > 1) {
 		ahead_prefetch(p, page, end);
@@ -223,7 +252,7 @@ void peer_prefetch(struct peer *p, uint64_t off, uint64_t len)
 
 		while (page < end && (p->held[page] != ABSENT || peer_asked(p, page)))
 			page++;
-		while (page + n < end && n < GM_BATCH_PAGES &&
+		while (page + n < end && n < peer_batch(p, GM_BATCH_PAGES) &&
 		       p->held[page + n] == ABSENT)
 			n++;
 		if (n)
@@ -235,10 +264,15 @@ void peer_prefetch(struct peer *p, uint64_t off, uint64_t len)
 /* A request is over: was it all that those who wait need? */
 static void answered(struct peer *p, struct pending **at, bool write)
 {
-	if ((*at)->want_write && !write)
-		peer_request(p, *at);
-	else
+	struct pending *q = *at;
+
+	if (!q->want_write || write) {
 		pending_free(p, at);
+		return;
+	}
+	p->asked -= q->sent;
+	q->sent = 0;
+	peer_request(p, q);
 }
 
 static void ask_again(struct peer *p, uint64_t page, uint32_t clients)
@@ -261,21 +295,41 @@ void peer_poison_pending(struct peer *p, struct pending **at)
 	pending_free(p, at);
 }
 
+/* There is no huge page for the one that was granted: who waits gets SIGBUS, and bytes that
+ * are nowhere else go home. */
+static void decline(struct peer *p, struct pending **at, const struct gm_hdr *h,
+		    const uint8_t *bytes)
+{
+	struct gm_hdr back = {
+		.op = GM_OP_FLUSH, .len = h->len, .size = h->size, .bus = h->bus
+	};
+
+	log_limited(LOG_LVL_ERROR,
+		    "region %s: no huge page for what came: see vm.nr_hugepages",
+		    p->desc.name);
+	if (h->flags & GM_F_EXCL) {
+		p->grants++;
+		peer_send(p, &back, bytes);
+	}
+	peer_poison_pending(p, at);
+}
+
 void peer_grant(struct peer *p, const struct gm_hdr *h, const uint8_t *bytes)
 {
-	uint64_t page = (h->bus - p->desc.bus) >> GM_PAGE_SHIFT;
-	uint32_t n = h->size >> GM_PAGE_SHIFT, from = 0;
+	uint64_t page = (h->bus - p->desc.bus) >> p->desc.page_shift;
+	uint32_t n = h->size >> p->desc.page_shift, from = 0;
 	bool write = h->flags & GM_F_EXCL;
 	bool marker = page + 1 == p->stores.marker;
 	struct pending **at, *q, left;
 
-	if (!gm_in_range(h->bus, h->size, p->desc.bus, p->desc.size)) {
+	if (!gm_in_range(h->bus, h->size, p->desc.bus, p->desc.size) ||
+	    h->bus % peer_page_size(p) || h->size % peer_page_size(p)) {
 		chan_fail(p->chan, -EBADMSG);
 		return;
 	}
 	at = find_pending(p, page);
 	q = *at;
-	if (!q || (write && n > q->pages)) {
+	if (!q || !q->sent || (write && n > q->pages)) {
 		chan_fail(p->chan, -EBADMSG);
 		return;
 	}
@@ -300,8 +354,11 @@ void peer_grant(struct peer *p, const struct gm_hdr *h, const uint8_t *bytes)
 	for (uint32_t i = 0, run; i < n && h->len; i += run) {
 		for (run = 0; i + run < n && p->held[page + i + run] == ABSENT; run++)
 			counters.prefetched += i + run > 0;
-		window_fill(p->win, page + i, run, bytes + ((size_t)i << GM_PAGE_SHIFT),
-			    write);
+		if (window_fill(p->win, page + i, run,
+				bytes + ((size_t)i << p->desc.page_shift), write)) {
+			decline(p, at, h, bytes);
+			return;
+		}
 		counters.pages_in += run;
 		run += !run;
 	}
@@ -338,7 +395,8 @@ static void let_settle(struct peer *p, uint64_t page)
 	}
 }
 
-/* The only copy leaves. One stays until the owner has it. Return: it; NULL: not now */
+/* The only copy leaves. One stays until the owner has it: there is room for it. Return: it;
+ * NULL: not now */
 static const uint8_t *give(struct peer *p, uint64_t page, uint64_t version, bool shared)
 {
 	struct keep_entry e = { .page = page,
@@ -346,7 +404,6 @@ static const uint8_t *give(struct peer *p, uint64_t page, uint64_t version, bool
 				.seq = p->seq + 1,
 				.version = version,
 				.shared = shared };
-	const uint8_t *copy;
 	int err = window_protect(p->win, page, 1);
 
 	if (err) {
@@ -354,27 +411,59 @@ static const uint8_t *give(struct peer *p, uint64_t page, uint64_t version, bool
 		peer_die(p, GM_EV_OWNER_GONE);
 		return NULL;
 	}
-	copy = keep_put(&p->meta->given, &e, peer_page(p, page));
-	if (!copy) {
+	return keep_put(&p->meta->given, &e, window_page(p->win, page));
+}
+
+/* Is as much under way to the owner as may be? What is, is kept until it has come. */
+static bool given_enough(const struct peer *p)
+{
+	const struct keep *k = &p->meta->given;
+
+	return k->n && (!k->nunused || (uint64_t)(k->n + 1) << k->shift > PEER_FLIGHT);
+}
+
+/* From @at on. */
+static void inv_later(struct peer *p, const struct gm_hdr *h, uint32_t at)
+{
+	if (!p->invs)
+		p->invs = calloc(PEER_INVS, sizeof(*p->invs));
+	if (!p->invs || p->ninvs == PEER_INVS) {
 		/* On a new connection the owner first says what it has. */
 		chan_fail(p->chan, -ENOBUFS);
+		return;
 	}
-	return copy;
+	p->invs[p->ninvs] = *h;
+	p->invs[p->ninvs].bus += at;
+	p->invs[p->ninvs++].size -= at;
+}
+
+void peer_inv_again(struct peer *p)
+{
+	while (p->chan && p->ninvs && !given_enough(p)) {
+		struct gm_hdr h = p->invs[0];
+
+		memmove(p->invs, p->invs + 1, --p->ninvs * sizeof(h));
+		peer_inv(p, &h);
+	}
 }
 
 void peer_inv(struct peer *p, const struct gm_hdr *h)
 {
 	bool keep = h->flags & GM_F_SHARED;
 
-	for (uint32_t at = 0; at < h->size; at += GM_PAGE_SIZE) {
-		uint64_t page = (h->bus + at - p->desc.bus) >> GM_PAGE_SHIFT;
+	for (uint32_t at = 0; at < h->size; at += peer_page_size(p)) {
+		uint64_t page = (h->bus + at - p->desc.bus) >> p->desc.page_shift;
 		struct gm_hdr ack = { .op = GM_OP_ACK,
 				      .bus = h->bus + at,
-				      .size = GM_PAGE_SIZE,
+				      .size = peer_page_size(p),
 				      .arg = h->arg };
 		uint8_t had = p->held[page];
 		const uint8_t *bytes = NULL;
 
+		if (had == WRITE && given_enough(p)) {
+			inv_later(p, h, at);
+			return;
+		}
 		let_settle(p, page);
 		counters.inv_in++;
 		bulk_void(p, page);
@@ -382,7 +471,7 @@ void peer_inv(struct peer *p, const struct gm_hdr *h)
 			bytes = give(p, page, h->arg, keep);
 			if (!bytes)
 				return;
-			ack.len = GM_PAGE_SIZE;
+			ack.len = ack.size;
 		}
 		if (keep && had != ABSENT) {
 			ack.flags = GM_F_SHARED;

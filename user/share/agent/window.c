@@ -2,38 +2,32 @@
 /* window: memfd, alias, registered mappings. Theory and contract in window.h; one thread.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/falloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "reserve.h"
 #include "uffd.h"
-#include "window.h"
-#include "../../lib/log.h"
+#include "window_int.h"
 
 #define ONE_BY_ONE 4096 /* pages; longer runs are of regions that end */
 
-struct window {
-	int memfd;
-	uint64_t size;
-	uint8_t *alias;
-	bool staged;				   /* window_stage() was true */
-	uint64_t reserved;			   /* bytes of reserve_first() */
-	uint64_t ready_from, ready_to;		   /* pages that need not be made ready */
-	struct window_app clients[WINDOW_CLIENTS]; /* uffd -1: free */
-};
-
-int window_create(int memfd, uint64_t size, struct window **out)
+int window_create(int memfd, uint64_t size, unsigned int shift, struct window **out)
 {
 	struct window *w = calloc(1, sizeof(*w));
+	struct stat st;
 	void *p;
 	int err;
 
 	if (!w)
 		return -ENOMEM;
+	err = window_memfd_shift(memfd);
+	if (err != (int)shift || fstat(memfd, &st)) {
+		free(w);
+		return err < 0 ? err : -EINVAL;
+	}
 	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memfd,
 		 0);
 	if (p == MAP_FAILED) {
@@ -43,6 +37,8 @@ int window_create(int memfd, uint64_t size, struct window **out)
 	}
 	w->memfd = memfd;
 	w->size = size;
+	w->shift = shift;
+	w->inherited = st.st_blocks != 0;
 	w->alias = p;
 	for (int i = 0; i < WINDOW_CLIENTS; i++)
 		w->clients[i].uffd = -1;
@@ -74,55 +70,17 @@ uint8_t *window_alias(const struct window *w)
 
 uint64_t window_pages(const struct window *w)
 {
-	return w->size >> GM_PAGE_SHIFT;
+	return w->size >> w->shift;
 }
 
-bool window_stage(struct window *w)
+unsigned int window_shift(const struct window *w)
 {
-	bool any = false;
-
-	for (int i = 0; i < WINDOW_CLIENTS; i++) {
-		if (w->clients[i].uffd < 0)
-			continue;
-		if (w->clients[i].lacks & WINDOW_NO_MINOR)
-			return false;
-		any = true;
-	}
-	if (any && !w->staged) {
-		w->staged = true;
-		w->reserved = reserve_first(w->alias, w->size);
-		w->ready_from = 0;
-		w->ready_to = w->reserved >> GM_PAGE_SHIFT;
-	}
-	return any;
+	return w->shift;
 }
 
-void window_unstage(struct window *w)
+uint8_t *window_page(const struct window *w, uint64_t page)
 {
-	reserve_end(w->alias, w->reserved);
-	w->reserved = w->ready_to = 0;
-	w->staged = false;
-}
-
-void window_reserve(struct window *w, uint64_t page, uint64_t n)
-{
-	uint64_t pages = w->size >> GM_PAGE_SHIFT;
-
-	if (page >= pages || !window_stage(w))
-		return;
-	if (n > pages - page)
-		n = pages - page;
-	/* To look at pages that are ready costs a seventh of what it takes to fill them. */
-	if (page >= w->ready_from && page < w->ready_to) {
-		if (w->ready_to - page >= n)
-			return;
-		n -= w->ready_to - page;
-		page = w->ready_to;
-	} else {
-		w->ready_from = page;
-	}
-	w->ready_to = page + n;
-	reserve_ahead(w->alias, w->alias + (page << GM_PAGE_SHIFT), n << GM_PAGE_SHIFT);
+	return w->alias + (page << w->shift);
 }
 
 static int write_protect(struct window_app *c, uint64_t page, uint64_t n, bool on);
@@ -136,7 +94,13 @@ int window_attach(struct window *w, int client, const struct window_app *app)
 		return -EBUSY;
 	if (app->lacks & WINDOW_NO_MINOR && w->staged)
 		return -EOPNOTSUPP; /* of another kernel than the others? */
+	err = window_back(w);
+	/* What was here before goes on with the pages that it has. */
+	if (err && !w->inherited)
+		return err;
+	err = 0;
 	*c = *app;
+	c->shift = w->shift;
 	c->nmoved = c->nqueued = 0;
 	c->queue = NULL;
 	if (c->lacks & WINDOW_NO_MINOR)
@@ -175,27 +139,10 @@ unsigned int window_lacks(const struct window *w)
 	return lacks;
 }
 
-bool window_data(const struct window *w, uint64_t *page, uint64_t *n)
-{
-	off_t from, to;
-
-	if (*page >= window_pages(w))
-		return false;
-	from = lseek(w->memfd, (off_t)(*page << GM_PAGE_SHIFT), SEEK_DATA);
-	if (from < 0 || (uint64_t)from >= w->size)
-		return false;
-	to = lseek(w->memfd, from, SEEK_HOLE);
-	if (to < 0 || (uint64_t)to > w->size)
-		to = (off_t)w->size;
-	*page = (uint64_t)from >> GM_PAGE_SHIFT;
-	*n = (((uint64_t)to + GM_PAGE_SIZE - 1) >> GM_PAGE_SHIFT) - *page;
-	return *n > 0;
-}
-
 static struct uffdio_range range_of(const struct window_app *c, uint64_t page, uint64_t n)
 {
-	return (struct uffdio_range){ .start = c->base + (page << GM_PAGE_SHIFT),
-				      .len = n << GM_PAGE_SHIFT };
+	return (struct uffdio_range){ .start = c->base + (page << c->shift),
+				      .len = n << c->shift };
 }
 
 /* The application is gone, or has unmapped this part: nothing there to change. */
@@ -250,7 +197,7 @@ static int next_fault(struct window_app *c, uint64_t *addr, bool *write)
 			moved(c, m.arg.remap.to, m.arg.remap.len);
 		if (m.event != UFFD_EVENT_PAGEFAULT)
 			continue;
-		*addr = m.arg.pagefault.address & ~(uint64_t)(GM_PAGE_SIZE - 1);
+		*addr = m.arg.pagefault.address >> c->shift << c->shift;
 		*write = m.arg.pagefault.flags &
 			 (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP);
 		return 1;
@@ -269,7 +216,7 @@ static void catch_up(struct window_app *c)
 
 		if (!q) {
 			/* It will be reported again. */
-			struct uffdio_range r = { addr, GM_PAGE_SIZE };
+			struct uffdio_range r = { addr, 1ull << c->shift };
 
 			ioctl(c->uffd, UFFDIO_WAKE, &r);
 			return;
@@ -308,7 +255,7 @@ int window_fault(struct window *w, int client, uint64_t *page, bool *write)
 			continue; /* it was told, and ends this wait */
 		if (addr - c->base >= w->size)
 			continue;
-		*page = (addr - c->base) >> GM_PAGE_SHIFT;
+		*page = (addr - c->base) >> w->shift;
 		return 1;
 	}
 }
@@ -348,26 +295,6 @@ int window_protect(struct window *w, uint64_t page, uint64_t n)
 	return err;
 }
 
-/* The larger part of what was ready stays. */
-static void unready(struct window *w, uint64_t page, uint64_t n)
-{
-	if (page >= w->ready_to || page + n <= w->ready_from)
-		return;
-	if (page <= w->ready_from || page - w->ready_from < w->ready_to - page)
-		w->ready_from = page + n < w->ready_to ? page + n : w->ready_to;
-	else
-		w->ready_to = page;
-}
-
-int window_drop(struct window *w, uint64_t page, uint64_t n)
-{
-	unready(w, page, n);
-	if (fallocate(w->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-		      (off_t)(page << GM_PAGE_SHIFT), (off_t)(n << GM_PAGE_SHIFT)))
-		return -errno;
-	return 0;
-}
-
 static int wake(struct window_app *c, uint64_t page, uint64_t n)
 {
 	struct uffdio_range r = range_of(c, page, n);
@@ -388,7 +315,7 @@ static int map_one(struct window_app *c, uint64_t page, uint64_t n, bool writabl
 		if (!ioctl(c->uffd, UFFDIO_CONTINUE, &k))
 			return 0;
 		err = errno;
-		done = k.mapped > 0 ? (uint64_t)k.mapped >> GM_PAGE_SHIFT : 0;
+		done = k.mapped > 0 ? (uint64_t)k.mapped >> c->shift : 0;
 		if (err == EEXIST && !done) {
 			/* Mapped already: by an earlier grant to read, or a fault
 			 * reported twice. */
@@ -422,9 +349,9 @@ static uint64_t copy_in(struct window *w, uint64_t page, uint64_t n, const uint8
 	for (int i = 0; i < WINDOW_CLIENTS; i++) {
 		struct window_app *c = &w->clients[i];
 		struct uffdio_copy k = {
-			.dst = c->base + (page << GM_PAGE_SHIFT),
+			.dst = c->base + (page << c->shift),
 			.src = (uint64_t)(uintptr_t)bytes,
-			.len = n << GM_PAGE_SHIFT,
+			.len = n << c->shift,
 			.mode = UFFDIO_COPY_MODE_DONTWAKE |
 				(writable ? 0 : UFFDIO_COPY_MODE_WP),
 		};
@@ -438,19 +365,24 @@ static uint64_t copy_in(struct window *w, uint64_t page, uint64_t n, const uint8
 		to = c;
 		while (ioctl(c->uffd, UFFDIO_COPY, &k)) {
 			if (k.copy > 0)
-				return (uint64_t)k.copy >> GM_PAGE_SHIFT;
+				break;
 			if (errno != EAGAIN)
 				break;
 			catch_up(c);
 		}
-		if (k.copy > 0)
-			return (uint64_t)k.copy >> GM_PAGE_SHIFT;
+		if (k.copy <= 0)
+			continue;
+		n = (uint64_t)k.copy >> c->shift;
+		/* For window_data(): the alias has them, too. */
+		for (uint64_t p = page; w->shift != GM_PAGE_SHIFT && p < page + n; p++)
+			(void)*(volatile uint8_t *)window_page(w, p);
+		return n;
 	}
 	return 0;
 }
 
-void window_fill(struct window *w, uint64_t page, uint64_t n, const uint8_t *bytes,
-		 bool writable)
+int window_fill(struct window *w, uint64_t page, uint64_t n, const uint8_t *bytes,
+		bool writable)
 {
 	bool copy = false;
 
@@ -462,13 +394,15 @@ void window_fill(struct window *w, uint64_t page, uint64_t n, const uint8_t *byt
 		if (!done) {
 			/* No window shows this page, or faults on it come to us. */
 			done = copy ? 1 : n;
-			memcpy(w->alias + (page << GM_PAGE_SHIFT), bytes,
-			       done << GM_PAGE_SHIFT);
+			if (window_room(w, page, done))
+				return -ENOBUFS;
+			memcpy(window_page(w, page), bytes, done << w->shift);
 		}
 		page += done;
-		bytes += done << GM_PAGE_SHIFT;
+		bytes += done << w->shift;
 		n -= done;
 	}
+	return 0;
 }
 
 /* The kernel maps by itself, and read-only where there are marks. */
@@ -536,5 +470,5 @@ int window_poison(struct window *w, uint64_t page, uint64_t n, uint32_t clients)
 
 void window_rewake(struct window *w, int client)
 {
-	wake(&w->clients[client], 0, w->size >> GM_PAGE_SHIFT);
+	wake(&w->clients[client], 0, window_pages(w));
 }

@@ -37,6 +37,12 @@
  * where a page is absent. The price is page tables for the whole window.
  * Kernels before 6.6 have no POISON (WINDOW_NO_POISON): the application is told to map,
  * at this place, a file that ends before it.
+ *
+ * Huge pages (hugetlb) do all of this alike. But there are only as many as the machine has
+ * set aside (vm.nr_hugepages), and who touches one that it cannot get is killed by SIGBUS.
+ * So all pages of a region are reserved for its memfd before the first window shows it
+ * (window_back()), and a page that is punched out is reserved again. Between the two
+ * others may take it; from then on the agent asks first (window_room()).
  */
 #ifndef GM_WINDOW_H
 #define GM_WINDOW_H
@@ -64,7 +70,9 @@ struct window_app {
 	 * where it moved a part of the window to */
 	void (*poison)(void *arg, uint64_t addr, uint64_t len);
 	void *arg;
-	/* window's own: places that parts were moved to; faults read too early */
+	/* window's own: of pages; places that parts were moved to; faults read too early
+	 */
+	unsigned int shift;
 	struct {
 		uint64_t at, len;
 	} moved[WINDOW_MOVES];
@@ -72,19 +80,42 @@ struct window_app {
 	uint64_t *queue; /* address | write */
 };
 
+/** window_memfd_create() - sealed against nothing yet. @shift: of its pages. Return:
+ * descriptor, -errno */
+int window_memfd_create(const char *name, uint64_t size, unsigned int shift);
+
+/** window_memfd_shift() - of the pages of a memfd. Return: -EINVAL: no region has such;
+ * -errno */
+int window_memfd_shift(int memfd);
+
 /**
  * window_create() - take a memfd
  * @memfd:	owned by the window on success
  * @size:	bytes, whole pages
+ * @shift:	of its pages
  *
- * Return: 0, -errno
+ * Return: 0; -EINVAL: the memfd has other pages; -errno
  */
-int window_create(int memfd, uint64_t size, struct window **out);
+int window_create(int memfd, uint64_t size, unsigned int shift, struct window **out);
 void window_destroy(struct window *w);
+
+/** window_back() - reserve memory for all of it, if its pages are huge. Return: 0;
+ * -ENOBUFS: there is not enough (logged) */
+int window_back(struct window *w);
+
+/** window_room() - may pages be touched through the alias? Return: 0; -ENOBUFS: there is
+ * no huge page for one of them */
+int window_room(const struct window *w, uint64_t page, uint64_t n);
 
 int window_memfd(const struct window *w);
 uint8_t *window_alias(const struct window *w);
 uint64_t window_pages(const struct window *w);
+unsigned int window_shift(const struct window *w); /* of a page */
+/** window_page() - its bytes, through the alias */
+uint8_t *window_page(const struct window *w, uint64_t page);
+/** window_bytes() - the same, to read, of a page that is here: zeros if nobody has touched
+ * it and there is no room for it */
+const uint8_t *window_bytes(const struct window *w, uint64_t page);
 
 /**
  * window_stage() - may the memfd have pages that nobody was granted? Yes, if every window
@@ -104,7 +135,7 @@ void window_reserve(struct window *w, uint64_t page, uint64_t n);
  * @client:	its number, below WINDOW_CLIENTS
  * @app:	copied; uffd is owned on success
  *
- * Return: 0; -EBUSY: number is taken
+ * Return: 0; -EBUSY: number is taken; -ENOBUFS: as window_back()
  */
 int window_attach(struct window *w, int client, const struct window_app *app);
 void window_detach(struct window *w, int client);
@@ -116,7 +147,8 @@ uint32_t window_clients(const struct window *w);
 unsigned int window_lacks(const struct window *w);
 
 /** window_data() - the next pages from *@page on that are in the memfd: *@page, *@n.
- * Moves the file offset of the memfd. Return: false: there are none */
+ * Moves the file offset of the memfd. Huge pages of a memfd that had some before
+ * window_create() are all there after this. Return: false: there are none */
 bool window_data(const struct window *w, uint64_t *page, uint64_t *n);
 
 /** window_fault() - read one fault of @client. @page: index; @write: it wants to write;
@@ -134,9 +166,11 @@ int window_drop(struct window *w, uint64_t page, uint64_t n);
  * window_fill() - bytes for pages that are not in the memfd, before window_map()
  * @bytes:	@n pages
  * @writable:	as window_map() will be told
+ *
+ * Return: 0; -ENOBUFS: there is no huge page for one of them
  */
-void window_fill(struct window *w, uint64_t page, uint64_t n, const uint8_t *bytes,
-		 bool writable);
+int window_fill(struct window *w, uint64_t page, uint64_t n, const uint8_t *bytes,
+		bool writable);
 
 /**
  * window_map() - the page is in the memfd: let it be seen

@@ -58,12 +58,14 @@ static int find_lacks(void)
 	if (lacks)
 		return lacks;
 	if (!(api.features & UFFD_FEATURE_MISSING_SHMEM) ||
+	    !(api.features & UFFD_FEATURE_MISSING_HUGETLBFS) ||
 	    !(api.features & UFFD_FEATURE_WP_HUGETLBFS_SHMEM))
 		return -EOPNOTSUPP;
 	if (old && !strcmp(old, "6.1"))
 		return WINDOW_NO_MINOR | WINDOW_NO_POISON;
 	if (!(api.features & UFFD_FEATURE_WP_UNPOPULATED) ||
-	    !(api.features & UFFD_FEATURE_MINOR_SHMEM))
+	    !(api.features & UFFD_FEATURE_MINOR_SHMEM) ||
+	    !(api.features & UFFD_FEATURE_MINOR_HUGETLBFS))
 		lacks |= WINDOW_NO_MINOR;
 	if (!(api.features & UFFD_FEATURE_POISON))
 		lacks |= WINDOW_NO_POISON;
@@ -76,8 +78,8 @@ int window_open(int memfd, uint64_t size, void *addr, void **base, int *uffd,
 	int lack = find_lacks();
 	struct uffdio_api api = {
 		.api = UFFD_API,
-		.features = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
-			    UFFD_FEATURE_EVENT_REMAP,
+		.features = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MISSING_HUGETLBFS |
+			    UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_EVENT_REMAP,
 	};
 	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING |
 					       UFFDIO_REGISTER_MODE_WP };
@@ -87,7 +89,7 @@ int window_open(int memfd, uint64_t size, void *addr, void **base, int *uffd,
 	if (lack < 0)
 		return lack;
 	if (!(lack & WINDOW_NO_MINOR)) {
-		api.features |= UFFD_FEATURE_MINOR_SHMEM;
+		api.features |= UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_MINOR_HUGETLBFS;
 		reg.mode |= UFFDIO_REGISTER_MODE_MINOR;
 	}
 	fd = make_uffd();

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../bus.h"
 #include "cmd.h"
 
 static const struct cmd *const cmds[] = {
@@ -27,6 +28,7 @@ static const struct help {
 	{ 'k', "key-file", "FILE", "the region's key; else in GHOSTMEM_KEY" },
 	{ 'K', "read-key-file", "FILE", "a second key, for readers" },
 	{ 'r', "read-only", NULL, "import to read" },
+	{ 'p', "page-size", "SIZE", "export: 4K, or 2M: huge pages" },
 	{ 'f', "file", "FILE", "export: what it begins with; get, put: bytes" },
 	{ 't', "text", NULL, "put: the last operand is the text, not a file" },
 	{ 'x', "exec", "COMMAND", "run it by sh, then end" },
@@ -155,6 +157,11 @@ int cmd_error(const struct cmd_opts *o, int err, const char *fmt, ...)
 		break;
 	case -EBUSY:
 		remedy = "it is being moved, or imported twice where it shall go";
+		break;
+	case -ENOBUFS:
+		remedy = "a region with pages of 2 MiB needs as many free huge pages on "
+			 "each node that maps it: sysctl vm.nr_hugepages=N sets some "
+			 "aside";
 		break;
 	case -EOPNOTSUPP: remedy = "the agent of this node cannot do that"; break;
 	}
@@ -288,6 +295,13 @@ static int parse(const struct cmd *c, int argc, char **argv, struct cmd_opts *o)
 		case 'K':
 			if (read_key(optarg, &o->read_key))
 				return EXIT_USAGE;
+			break;
+		case 'p':
+			if (cmd_number(optarg, &o->page) || !gm_page_shift(o->page)) {
+				fprintf(stderr, "ghostmem: page size %s: 4K or 2M\n",
+					optarg);
+				return EXIT_USAGE;
+			}
 			break;
 		case 'r': o->read_only = true; break;
 		case 'f': o->file = optarg; break;

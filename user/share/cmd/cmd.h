@@ -30,6 +30,7 @@ struct cmd_opts {
 	const char *agent; /* NULL: default */
 	const char *file;  /* export: what it begins with; get, put: bytes */
 	const char *to;	   /* move: node */
+	uint64_t page;	   /* export: bytes; 0: not said */
 	const char *run;   /* export, import: command to run with the window there */
 	struct gm_key key;
 	struct gm_key read_key; /* len 0: none */

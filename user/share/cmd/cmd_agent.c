@@ -74,7 +74,7 @@ static const char *size_text(uint64_t n, char *buf, size_t len)
 
 static int run_ls(const struct cmd_opts *o, int argc, char **argv)
 {
-	char buf[32];
+	char size[32], page[32];
 	json_t *all, *v;
 	size_t i;
 	int err = ask_text(o, LOCAL_LIST, &all);
@@ -85,15 +85,17 @@ static int run_ls(const struct cmd_opts *o, int argc, char **argv)
 		cmd_json(all);
 		return 0;
 	}
-	printf("%-20s %-18s %10s %-12s %-24s %s\n", "NAME", "BUS", "SIZE", "OWNER",
-	       "ADDRESS", "EPOCH");
+	printf("%-20s %-18s %10s %6s %-12s %-24s %s\n", "NAME", "BUS", "SIZE", "PAGE",
+	       "OWNER", "ADDRESS", "EPOCH");
 	json_array_foreach(all, i, v)
 	{
-		printf("%-20s 0x%-16" PRIx64 " %10s %-12s %-24s %" PRId64 "\n",
+		printf("%-20s 0x%-16" PRIx64 " %10s %6s %-12s %-24s %" PRId64 "\n",
 		       json_string_value(json_object_get(v, "name")),
 		       (uint64_t)json_integer_value(json_object_get(v, "bus")),
 		       size_text((uint64_t)json_integer_value(json_object_get(v, "size")),
-				 buf, sizeof(buf)),
+				 size, sizeof(size)),
+		       size_text((uint64_t)json_integer_value(json_object_get(v, "page")),
+				 page, sizeof(page)),
 		       json_string_value(json_object_get(v, "node")),
 		       json_string_value(json_object_get(v, "addr")),
 		       (int64_t)json_integer_value(json_object_get(v, "epoch")));

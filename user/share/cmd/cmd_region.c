@@ -12,6 +12,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "../agent/window.h"
 #include "../bus.h"
 #include "cmd.h"
 
@@ -34,9 +35,10 @@ static void say_region(const struct cmd_opts *o, const char *what, const char *n
 	uint64_t addr = (uint64_t)(uintptr_t)ghostmem_addr(r);
 
 	if (o->json)
-		cmd_json(json_pack("{s:s,s:I,s:I,s:I}", what, name, "bus",
+		cmd_json(json_pack("{s:s,s:I,s:I,s:I,s:I}", what, name, "bus",
 				   (json_int_t)ghostmem_bus(r), "size",
-				   (json_int_t)ghostmem_size(r), "address",
+				   (json_int_t)ghostmem_size(r), "page",
+				   (json_int_t)ghostmem_page_size(r), "address",
 				   (json_int_t)addr));
 	else
 		printf("%s: bus 0x%" PRIx64 ", %" PRIu64 " bytes\n", name,
@@ -112,37 +114,39 @@ static ssize_t read_all(int fd, uint8_t *buf, size_t n)
 	return (ssize_t)got;
 }
 
-/* A memfd of @size bytes: those of @path, then zeros. Return: it; -EFBIG: it has more;
- * -errno */
-static int load_file(const char *path, uint64_t size)
+/* All of @path to the beginning of @to. Return: 0; -EFBIG: it is longer; -errno */
+static int read_file(const char *path, uint8_t *to, uint64_t size)
 {
 	int in = open(path, O_RDONLY | O_CLOEXEC);
-	int fd = memfd_create("ghostmem", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	uint8_t *buf = malloc(PIECE);
-	uint64_t at = 0;
-	ssize_t n = 0;
-	int err = 0;
+	uint8_t more;
+	ssize_t n;
 
-	if (in < 0 || fd < 0 || ftruncate(fd, (off_t)size))
-		err = -errno;
-	else if (!buf)
-		err = -ENOMEM;
-	while (!err) {
-		n = read_all(in, buf, PIECE);
-		if (n <= 0)
-			err = (int)n;
-		else if ((uint64_t)n > size - at)
-			err = -EFBIG;
-		else if (pwrite(fd, buf, (size_t)n, (off_t)at) != n)
-			err = -EIO;
-		if (n <= 0)
-			break;
-		at += (uint64_t)n;
-	}
-	free(buf);
-	if (in >= 0)
-		close(in);
-	if (err && fd >= 0)
+	if (in < 0)
+		return -errno;
+	n = read_all(in, to, size);
+	if ((uint64_t)n == size && read_all(in, &more, 1))
+		n = -EFBIG;
+	close(in);
+	return n < 0 ? (int)n : 0;
+}
+
+/* A memfd of @size bytes: those of @path, then zeros. Huge pages cannot be written to by
+ * calls, but mapped. Return: it; -EFBIG: there are more; -ENOBUFS: too few huge pages;
+ * -errno */
+static int load_file(const char *path, uint64_t size, unsigned int shift)
+{
+	int fd = window_memfd_create("ghostmem", size, shift), err;
+	void *p;
+
+	if (fd < 0)
+		return fd;
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	err = p != MAP_FAILED	       ? read_file(path, p, size)
+	      : shift == GM_HUGE_SHIFT ? -ENOBUFS
+				       : -errno;
+	if (p != MAP_FAILED)
+		munmap(p, size);
+	if (err)
 		close(fd);
 	return err ? err : fd;
 }
@@ -152,21 +156,23 @@ static int run_export(const struct cmd_opts *o, int argc, char **argv)
 	struct ghostmem_export e = {
 		.name = argv[0], .key = o->key.bytes, .key_len = o->key.len, .memfd = -1
 	};
+	uint64_t page = o->page ? o->page : GM_PAGE_SIZE;
 	int signals = stop_signals(), err, rc;
 	struct ghostmem_region *r;
 	struct ghostmem *g;
 
+	e.page_size = page;
 	if (!o->key.len) {
 		fputs("ghostmem: a region has a key: --key-file FILE, or GHOSTMEM_KEY\n",
 		      stderr);
 		return EXIT_USAGE;
 	}
-	if (cmd_number(argv[1], &e.size) || !e.size || e.size % GM_PAGE_SIZE ||
+	if (cmd_number(argv[1], &e.size) || !e.size || e.size % page ||
 	    e.size > GM_REGION_MAX) {
 		fprintf(stderr,
-			"ghostmem: size %s: whole pages of 4096 bytes, to 1024G, such "
-			"as 64M\n",
-			argv[1]);
+			"ghostmem: size %s: whole pages of %" PRIu64
+			" bytes, to 1024G, such as 64M\n",
+			argv[1], page);
 		return EXIT_USAGE;
 	}
 	if (!gm_name_ok(argv[0])) {
@@ -181,7 +187,9 @@ static int run_export(const struct cmd_opts *o, int argc, char **argv)
 		e.read_key_len = o->read_key.len;
 	}
 	if (o->file) {
-		e.memfd = load_file(o->file, e.size);
+		e.memfd = load_file(o->file, e.size, gm_page_shift(page));
+		if (e.memfd == -ENOBUFS)
+			return cmd_error(o, e.memfd, "cannot export %s", argv[0]);
 		if (e.memfd < 0)
 			return cmd_file_error(o, e.memfd, o->file);
 	}
@@ -310,14 +318,16 @@ out:
 /* All of @f. *@done: bytes */
 static int put_file(struct ghostmem_region *r, uint64_t off, FILE *f, uint64_t *done)
 {
-	uint8_t *buf = malloc(PIECE);
-	size_t n;
-	int err = 0;
+	/* As far as the next border of pieces of this size: whole pages are put whole. */
+	size_t piece = ghostmem_page_size(r) > PIECE ? ghostmem_page_size(r) : PIECE;
+	uint8_t *buf = malloc(piece);
+	size_t n = 1;
+	int err = buf ? 0 : -ENOMEM;
 
-	if (!buf)
-		err = -ENOMEM;
-	while (!err && (n = fread(buf, 1, PIECE, f)) > 0) {
-		err = ghostmem_put(r, off + *done, buf, n);
+	while (!err && n) {
+		n = fread(buf, 1, piece - (off + *done) % piece, f);
+		if (n)
+			err = ghostmem_put(r, off + *done, buf, n);
 		*done += n;
 	}
 	if (!err && ferror(f))
@@ -426,7 +436,7 @@ const struct cmd cmd_export = {
 	"share memory of this node until a signal comes, or COMMAND ends",
 	2,
 	2,
-	"kKfx",
+	"kKpfx",
 	run_export,
 };
 const struct cmd cmd_import = {

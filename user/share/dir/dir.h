@@ -3,8 +3,8 @@
  * dir: the directory of regions and nodes, behind an ops table: a file under flock (one
  * machine, no set-up) or etcd (many).
  *
- * It stores per region: name, bus range, size, owner node and its address, epoch, key
- * ids, mode; never the state of a page. The epoch of a region starts at 1 and rises by
+ * It stores per region: name, bus range, size, size of a page, owner node and its address,
+ * epoch, key ids, mode; never the state of a page. The epoch of a region starts at 1 and rises by
  * one whenever its owner changes or it is revoked: messages that carry another epoch are
  * refused, so an owner that was cut off and comes back is fenced. Owners hold a lease:
  * they renew it every third of its length; an owner that could not renew for the whole
@@ -29,6 +29,7 @@ struct dir_region {
 	char name[GM_NAME_MAX];
 	uint64_t bus;
 	uint64_t size; /* bytes */
+	unsigned int page_shift;
 	char node[GM_NAME_MAX];
 	char addr[NET_ADDR_MAX]; /* of the owner's agent */
 	uint32_t epoch;
@@ -74,8 +75,8 @@ struct dir {
 int dir_open(const char *url, uint32_t lease_ms, int timeout_ms, struct dir **out);
 void dir_close(struct dir *d);
 
-/** dir_add() - register a region: name, size, node, addr, key ids are given; bus (unless
- * given) and epoch are filled in. One transaction. Return: 0, -EEXIST: name or range is
+/** dir_add() - register a region: name, size, page_shift, node, addr, key ids are given;
+ * bus (unless given) and epoch are filled in. One transaction. Return: 0, -EEXIST: name or range is
  * taken (by an owner whose lease lives), -ENOSPC, -ETIMEDOUT, -errno */
 int dir_add(struct dir *d, struct dir_region *r);
 

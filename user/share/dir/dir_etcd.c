@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "dir_etcd.h"
+#include "dir_json.h"
 
 #define TRIES 64
 
@@ -218,7 +219,7 @@ static int place(struct etcd_dir *e, struct dir_region *r, uint64_t *next)
 	if (r->size > GM_BUS_MAX - GM_BUS_MIN - GM_PAGE_SIZE)
 		return -ENOSPC;
 	if (!r->bus) {
-		r->bus = *next;
+		r->bus = dir_align(*next, r);
 	} else if (r->bus < GM_BUS_MIN || r->bus > GM_BUS_MAX - GM_PAGE_SIZE - r->size) {
 		return -ENOSPC;
 	} else {

@@ -286,7 +286,7 @@ static int file_add(struct dir *d, struct dir_region *r)
 	if (next < GM_BUS_MIN)
 		next = GM_BUS_MIN;
 	if (!r->bus)
-		r->bus = next;
+		r->bus = dir_align(next, r);
 	else if (taken(root, r))
 		return end(d, root, false, -EEXIST);
 	if (r->bus < GM_BUS_MIN || r->size > GM_BUS_MAX - GM_BUS_MIN - GM_PAGE_SIZE ||

@@ -7,6 +7,14 @@
 
 #include "dir.h"
 
+/** dir_align() - the first address from @bus on at which @r can begin */
+static inline uint64_t dir_align(uint64_t bus, const struct dir_region *r)
+{
+	uint64_t page = 1ull << r->page_shift;
+
+	return (bus + page - 1) & ~(page - 1);
+}
+
 /** dir_json_pack() - @r without its name. Return: owned by the caller; NULL: no memory */
 json_t *dir_json_pack(const struct dir_region *r);
 

@@ -158,6 +158,7 @@ static int region_create(struct ghostmem *g, const struct local_msg *m,
 	r->id = __atomic_add_fetch(&next_id, 1, __ATOMIC_RELAXED);
 	r->bus = m->bus;
 	r->size = m->size;
+	r->page_shift = m->page_shift;
 	r->epoch = m->epoch;
 	r->lease_ms = m->lease_ms;
 	r->owner = m->flags & LOCAL_OWNER;
@@ -215,14 +216,16 @@ int ghostmem_export(struct ghostmem *g, const struct ghostmem_export *e,
 		    struct ghostmem_region **out)
 {
 	struct local_msg m = { .op = LOCAL_EXPORT, .size = e->size };
+	uint64_t page = e->page_size ? e->page_size : GM_PAGE_SIZE;
 	int fds[LOCAL_FDS], nfds = 0;
 	struct gm_key key = { 0 };
 	int err = set_key(&key, e->key, e->key_len);
 
-	if (err || !e->name || !gm_name_ok(e->name) || !e->size ||
-	    e->size % GM_PAGE_SIZE || e->size > GM_REGION_MAX ||
+	if (err || !e->name || !gm_name_ok(e->name) || !e->size || e->size % page ||
+	    e->size > GM_REGION_MAX || !gm_page_shift(page) ||
 	    (e->read_key && (!e->read_key_len || e->read_key_len > GM_KEY_MAX)))
 		return -EINVAL;
+	m.page_shift = e->page_size ? (uint8_t)gm_page_shift(page) : 0;
 	strcpy(m.name, e->name);
 	m.key = key;
 	if (e->read_key) {
@@ -283,7 +286,7 @@ int lib_refresh(struct ghostmem_region *r, int timeout_ms)
 	gm_key_wipe(&m.key);
 	if (err)
 		return err;
-	if (m.bus != r->bus || m.size != r->size)
+	if (m.bus != r->bus || m.size != r->size || m.page_shift != r->page_shift)
 		return -ENOENT; /* another region of that name */
 	pthread_mutex_lock(&r->lock);
 	memcpy(r->addr, m.addr, sizeof(r->addr));
@@ -325,6 +328,11 @@ void *ghostmem_addr(const struct ghostmem_region *r)
 uint64_t ghostmem_size(const struct ghostmem_region *r)
 {
 	return r->size;
+}
+
+uint64_t ghostmem_page_size(const struct ghostmem_region *r)
+{
+	return 1ull << r->page_shift;
 }
 
 uint64_t ghostmem_bus(const struct ghostmem_region *r)

@@ -49,6 +49,7 @@ struct ghostmem_region {
 	char name[GM_NAME_MAX];
 	char node[GM_NAME_MAX]; /* of our agent */
 	uint64_t bus, size;
+	unsigned int page_shift;
 	struct gm_key key;
 	bool read_only, owner;
 	void *base; /* NULL: not mapped */

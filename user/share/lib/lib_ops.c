@@ -30,19 +30,39 @@ static int usable(struct ghostmem_region *r, uint64_t off, size_t len, bool writ
 	return write && r->read_only ? -EPERM : 0;
 }
 
+/* How much of @v one request takes from @at on. A put of all of a page is one: it makes
+ * whole what was lost. */
+static size_t chunk(uint8_t op, unsigned int shift, const struct ghostmem_vec *v,
+		    size_t at)
+{
+	uint64_t page = 1ull << shift, in = (v->off + at) & (page - 1);
+	size_t left = v->len - at;
+
+	if (page <= LIB_CHUNK || op != GM_OP_PUT)
+		return left < LIB_CHUNK ? left : LIB_CHUNK;
+	if (!in && left >= page)
+		return page;
+	if (left > page - in)
+		left = page - in;
+	return left < LIB_CHUNK ? left : LIB_CHUNK;
+}
+
 /* Queue one vector in chunks. Return: 0, -errno: connection is over */
-static int submit(struct lib_conn *c, uint8_t op, uint64_t bus,
+static int submit(const struct ghostmem_region *r, struct lib_conn *c, uint8_t op,
 		  const struct ghostmem_vec *v, struct ghostmem_async *a)
 {
-	for (size_t at = 0; at < v->len; at += LIB_CHUNK) {
-		size_t n = v->len - at < LIB_CHUNK ? v->len - at : LIB_CHUNK;
+	size_t n;
+
+	for (size_t at = 0; at < v->len; at += n) {
 		struct lib_req q = { .op = op,
-				     .bus = bus + v->off + at,
-				     .size = (uint32_t)n,
+				     .bus = r->bus + v->off + at,
 				     .buf = (uint8_t *)v->buf + at,
 				     .a = a };
-		int err = lib_conn_submit(c, &q);
+		int err;
 
+		n = chunk(op, r->page_shift, v, at);
+		q.size = (uint32_t)n;
+		err = lib_conn_submit(c, &q);
 		if (err)
 			return err;
 	}
@@ -123,7 +143,7 @@ static int transfer(struct ghostmem_region *r, uint8_t op, const struct ghostmem
 			err = lib_conn_get(r, time_left(r, start), &c);
 		}
 		for (size_t i = 0; !err && i < n; i++)
-			err = submit(c, op, r->bus, &v[i], &a);
+			err = submit(r, c, op, &v[i], &a);
 		while (a.token) {
 			int lost = lib_conn_reap(c);
 
@@ -180,7 +200,7 @@ static int start_async(struct ghostmem_region *r, uint8_t op,
 	while ((err = lib_conn_get(r, time_left(r, start), &c)))
 		if (!lib_again(r, err, start, &asked))
 			return verdict(r, err);
-	err = submit(c, op, r->bus, v, a);
+	err = submit(r, c, op, v, a);
 	if (!err)
 		err = lib_conn_flush(c);
 	return err ? -EIO : 0;
@@ -302,14 +322,15 @@ int ghostmem_fence(struct ghostmem_region *r)
 static int ask_pages(struct ghostmem_region *r, uint8_t op, uint64_t off, uint64_t len)
 {
 	struct local_msg m = { .op = op, .bus = r->bus };
-	uint64_t end = (off + len + GM_PAGE_SIZE - 1) & ~(uint64_t)(GM_PAGE_SIZE - 1);
+	uint64_t page = 1ull << r->page_shift;
+	uint64_t end = (off + len + page - 1) & ~(page - 1);
 	int err = usable(r, off, len, false);
 
 	if (err || !len)
 		return err;
 	if (!r->base)
 		return -EINVAL;
-	m.base = off & ~(uint64_t)(GM_PAGE_SIZE - 1);
+	m.base = off & ~(page - 1);
 	m.size = end - m.base;
 	return r->owner ? 0
 			: lib_call(r->g, &m, NULL, 0, NULL, NULL,
@@ -327,10 +348,11 @@ int ghostmem_prefetch(struct ghostmem_region *r, uint64_t off, uint64_t len)
  */
 int ghostmem_flush(struct ghostmem_region *r, uint64_t off, uint64_t len)
 {
+	uint64_t page = 1ull << r->page_shift;
 	int err = usable(r, off, len, false);
 
 	while (!err && len) {
-		uint64_t n = GM_PAGE_SIZE - off % GM_PAGE_SIZE;
+		uint64_t n = page - off % page;
 		uint8_t byte;
 
 		n = n < len ? n : len;
