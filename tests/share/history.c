@@ -15,7 +15,7 @@
  * began. A thread's reads never go back in the chain.
  *
  * With HISTORY_STOP it says "begun" after that, and ends once that file is there, if not
- * before. HISTORY_SEED: other operations. A swap that ended
+ * before. HISTORY_SEED: other operations. HISTORY_STRIDE: bytes from word to word. A swap that ended
  * with -EIO may or may not have been done: it is in the chain if a later write replaced
  * its value.
  */
@@ -29,8 +29,9 @@
 #include "../../user/lib/clock.h"
 #include "../../user/share/ghostmem.h"
 
-#define WORDS  32
-#define STRIDE 1024 /* four words a page */
+#define WORDS 32
+
+static uint64_t stride = 1024; /* four words a page */
 
 struct op {
 	uint64_t begin, end;
@@ -44,7 +45,7 @@ static int run(char **argv)
 	struct ghostmem_import in = { .name = argv[3], .key = argv[4] };
 	uint64_t node = strtoul(argv[5], NULL, 10), n = strtoul(argv[6], NULL, 10);
 	const char *stop = getenv("HISTORY_STOP");
-	const char *other = getenv("HISTORY_SEED");
+	const char *other = getenv("HISTORY_SEED"), *far = getenv("HISTORY_STRIDE");
 	unsigned int seed = (unsigned int)node * 7919;
 	struct op *ops = calloc(n, sizeof(*ops));
 	struct ghostmem_region *r;
@@ -54,13 +55,15 @@ static int run(char **argv)
 
 	if (other)
 		seed += (unsigned int)strtoul(other, NULL, 10);
+	if (far)
+		stride = strtoul(far, NULL, 10);
 	in.key_len = strlen(argv[4]);
 	err = ghostmem_open(argv[2], &g);
 	if (!err)
 		err = ghostmem_import(g, &in, &r);
 	/* All begin together. */
 	if (!err)
-		err = ghostmem_barrier(r, WORDS * STRIDE, 3, 10000);
+		err = ghostmem_barrier(r, WORDS * stride, 3, 10000);
 	if (!err && stop) {
 		printf("begun\n");
 		fflush(stdout);
@@ -71,7 +74,7 @@ static int run(char **argv)
 
 		o->word = (uint32_t)rand_r(&seed) % WORDS;
 		o->node = (uint32_t)node;
-		off = (uint64_t)o->word * STRIDE;
+		off = (uint64_t)o->word * stride;
 		w = (uint64_t *)((char *)ghostmem_addr(r) + off);
 		o->begin = clock_ns();
 		switch (rand_r(&seed) % 4) {

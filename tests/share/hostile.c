@@ -250,6 +250,7 @@ static int writer(uint64_t bus)
 int main(int argc, char **argv)
 {
 	const char *rule = argc > 4 ? argv[4] : "";
+	bool huge = !strcmp(rule, "huge"); /* its header, and nothing behind it */
 	const struct write *w = find_write(rule);
 	uint8_t role = w ? w->role : GM_ROLE_OPS;
 	uint64_t bus = argc > 2 ? strtoull(argv[2], NULL, 0) : 0;
@@ -268,7 +269,9 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	err = enter(bus, argv[3], strcmp(rule, "writer") ? role : GM_ROLE_PAGES);
+	if (!strcmp(rule, "writer") || huge)
+		role = GM_ROLE_PAGES;
+	err = enter(bus, argv[3], role);
 	if (err || !strcmp(rule, "key")) {
 		say(0, err);
 		return 0;
@@ -302,12 +305,16 @@ int main(int argc, char **argv)
 		h = next(GM_OP_READ, bus, 4096);
 	else if (!strcmp(rule, "length"))
 		h.size = UINT32_MAX;
+	if (huge) {
+		h = next(GM_OP_FLUSH, bus, GM_HUGE_SIZE);
+		h.len = h.size;
+	}
 	gm_hdr_encode(&h, raw);
 	if (!strcmp(rule, "version"))
 		raw[4]++;
 	else if (!strcmp(rule, "magic"))
 		raw[0]++;
-	err = send_raw(raw, bytes, h.len);
+	err = send_raw(raw, bytes, huge ? 0 : h.len);
 	if (!err)
 		err = answer(&h);
 	say(err, h.status);
