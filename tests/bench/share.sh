@@ -11,17 +11,18 @@
 #
 # UCX is left out, with a word, where ucx_perftest (Debian: ucx-utils) is missing.
 #
-# Environment: BENCH_ROUNDS (5), BENCH_SUBJECTS (raw ucx ghostmem), BENCH_SHARERS of the
+# Environment: BENCH_ROUNDS (5), BENCH_SUBJECTS (all), BENCH_SHARERS of the
 # sharers' curve ("1 2 4 8 16 32 64", empty: no curve).
 
 # shellcheck disable=SC2317,SC2329,SC2086 # functions called through a name; numbers
+SUBJECTS=${BENCH_SUBJECTS:-raw ucx ghostmem ghostmem-2m ghostmem-unix ghostmem-tls ghostmem-busy}
 HUGE_PAGES=0
+[[ " $SUBJECTS " != *" ghostmem-2m "* ]] || HUGE_PAGES=132 # of two nodes
 # shellcheck source=tests/bench/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 ROUNDS=${BENCH_ROUNDS:-5}
 SHARERS=${BENCH_SHARERS-1 2 4 8 16 32 64}
-SUBJECTS=${BENCH_SUBJECTS:-raw ucx ghostmem ghostmem-unix ghostmem-tls ghostmem-busy}
 BENCH_NAME=share
 PORT=7500
 BUSY=200	# microseconds
@@ -104,16 +105,17 @@ pair()
 }
 
 measure_ghostmem() { measure_pair ""; }
+measure_ghostmem-2m() { measure_pair "" --page-size 2M; }
 measure_ghostmem-unix() { measure_pair -unix; }
 measure_ghostmem-tls() { measure_pair -tls; }
 measure_ghostmem-busy() { GHOSTMEM_SPIN_US=$BUSY measure_pair -busy; }
 
-# measure_pair SUFFIX
+# measure_pair SUFFIX [ARGS...] - of export
 measure_pair()
 {
-	local pid name=r$ROUND$1 owner=$GN_TMP/owner$1.sock
+	local pid name=r$ROUND-$SUBJECT owner=$GN_TMP/owner$1.sock
 	GHOSTMEM_KEY=k gn_spawn pid gn_exec rx taskset -c "$RX_CPU" "$GN_BIN/ghostmem" \
-		export -a "$owner" "$name" 128M
+		export -a "$owner" "${@:2}" "$name" 128M
 	gn_must gn_wait 5 known "$name"
 	gn_must gn_exec rx taskset -c "$GEN_CPU" "$BENCH/share_mem" run \
 		"$GN_TMP/user$1.sock" "$name" k >"$GN_TMP/out"

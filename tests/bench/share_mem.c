@@ -10,7 +10,8 @@
  *
  * METRIC VALUE UNIT, a line each. The region has 128 MiB that nobody else uses:
  *
- *	0	faults: pages in random order, none of them here before
+ *	0	faults: pages, as large as the region's, in random order, none of them
+ *		here before
  *	32 MiB	scan: all words, in order
  *	96 MiB	random updates (GUPS): 8-byte exclusive or, by loads and stores, all of
  *		the 16 MiB absent at first
@@ -68,32 +69,34 @@ static void shuffle(unsigned int *page, unsigned int n)
 	}
 }
 
-static void faults(volatile uint8_t *p)
+static void faults(volatile uint8_t *p, uint64_t size)
 {
 	static unsigned int page[32 * MIB / PAGE];
+	unsigned int pages = (unsigned int)(32 * MIB / size);
+	unsigned int n = pages / 2 < FAULTS ? pages / 2 : FAULTS;
 
-	shuffle(page, sizeof(page) / sizeof(*page));
-	for (unsigned int i = 0; i < FAULTS; i++) {
+	shuffle(page, pages);
+	for (unsigned int i = 0; i < n; i++) {
 		uint64_t t = clock_ns();
 
-		(void)p[page[i] * (size_t)PAGE];
+		(void)p[page[i] * size];
 		ns[i] = clock_ns() - t;
 	}
-	say("read_fault", FAULTS);
-	for (unsigned int i = 0; i < FAULTS; i++) {
+	say("read_fault", n);
+	for (unsigned int i = 0; i < n; i++) {
 		uint64_t t = clock_ns();
 
-		p[page[i] * (size_t)PAGE] = 1;
+		p[page[i] * size] = 1;
 		ns[i] = clock_ns() - t;
 	}
-	say("upgrade", FAULTS);
-	for (unsigned int i = 0; i < FAULTS; i++) {
+	say("upgrade", n);
+	for (unsigned int i = 0; i < n; i++) {
 		uint64_t t = clock_ns();
 
-		p[page[FAULTS + i] * (size_t)PAGE] = 1;
+		p[page[n + i] * size] = 1;
 		ns[i] = clock_ns() - t;
 	}
-	say("write_fault", FAULTS);
+	say("write_fault", n);
 }
 
 static void ops(struct ghostmem_region *r)
@@ -158,7 +161,7 @@ static int run(char **argv)
 	memset(fill, 3, sizeof(fill));
 	for (uint64_t at = 0; at < ghostmem_size(r); at += MIB)
 		must(ghostmem_put(r, at, fill, MIB), "put");
-	faults(ghostmem_addr(r));
+	faults(ghostmem_addr(r), ghostmem_page_size(r));
 
 	w = (volatile uint64_t *)((char *)ghostmem_addr(r) + 32 * MIB);
 	t = clock_ns();

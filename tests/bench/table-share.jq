@@ -19,6 +19,8 @@ def right(n): (" " * n) + . | .[-n:];
    ["fetch_add_us_p50", "ghostmem", "echo8_us_p50", "raw"],
    ["scan_gbps", "ghostmem", "bulk_gbps", "raw"],
    ["store_gbps", "ghostmem", "bulk_gbps", "raw"],
+   ["scan_gbps", "ghostmem-2m", "scan_gbps", "ghostmem"],
+   ["store_gbps", "ghostmem-2m", "store_gbps", "ghostmem"],
    ["get1m_gbps", "ghostmem", "bulk_gbps", "raw"],
    ["get8_us_p50", "ghostmem", "get8_us_p50", "ucx"],
    ["put4k_us_p50", "ghostmem", "get4k_us_p50", "raw"],
@@ -28,9 +30,9 @@ def right(n): (" " * n) + . | .[-n:];
    ["put1m_gbps", "ghostmem", "put1m_gbps", "ucx"]] as $ratios
 | "",
   "medians of \($rounds | length) rounds",
-  (("metric" | left(20)) + (["raw", "ucx", "ghostmem", "-unix", "-tls", "-busy"] | map(right(12)) | add)),
+  (("metric" | left(20)) + (["raw", "ucx", "ghostmem", "-2m", "-unix", "-tls", "-busy"] | map(right(12)) | add)),
   ($by | keys_unsorted[] as $m | ($m | left(20))
-   + (["raw", "ucx", "ghostmem", "ghostmem-unix", "ghostmem-tls", "ghostmem-busy"] | map($by[$m][.] // [] | median | short | right(12)) | add)),
+   + (["raw", "ucx", "ghostmem", "ghostmem-2m", "ghostmem-unix", "ghostmem-tls", "ghostmem-busy"] | map($by[$m][.] // [] | median | short | right(12)) | add)),
   "",
   "ratios within a round: median (each round)",
   ($ratios[] as [$m, $a, $n, $b]
