@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 #
-# Randomised migrations of QEMUs by `vm-migrate qemu`: GN_QEMU_MIGRATIONS (12) of an emulated
+# Randomised migrations of QEMUs by `vm-migrate qemu`: GN_QEMU_MIGRATIONS (10) of an emulated
 # guest that writes all the time (writer.S), whose size, memory backends, holes, streams,
 # compression, bandwidth, address and encryption are drawn by lot. Half of them are disturbed
 # at a random moment: vm-migrate gets SIGINT or SIGKILL, or the destination's QEMU SIGKILL.
@@ -28,7 +28,7 @@ fi
 . "$(dirname "$0")/cli-lib.sh"
 
 SEED=${GN_SEED:-1}
-COUNT=${GN_QEMU_MIGRATIONS:-12}
+COUNT=${GN_QEMU_MIGRATIONS:-10}
 LANES=2
 KINDS=(quiet cancel spoilt kill quiet kill-destination quiet cancel quiet kill)
 TOP=$GN_TMP
