@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 #
-# Randomised migrations of the program itself: GN_MIGRATIONS (30) of process guests, whose
+# Randomised migrations of the program itself: GN_MIGRATIONS (24) of process guests, whose
 # sizes, holes, streams, compression, encryption, addresses, logs and rates are drawn by lot;
 # most are disturbed by a cancel, an interrupt or a SIGKILL at a random moment. The guest is
 # then where it has to be, runs, and the next try succeeds; it has lost no write, its RAM is
@@ -15,7 +15,7 @@
 . "$(dirname "$0")/cli-lib.sh"
 
 SEED=${GN_SEED:-1}
-COUNT=${GN_MIGRATIONS:-30}
+COUNT=${GN_MIGRATIONS:-24}
 LANES=4
 ENDS=$GN_BIN/tests/migrate/test_ends
 KINDS=(quiet cancel interrupt leave kill-destination kill-source kill-guest)
