@@ -32,7 +32,7 @@ draw()
 	below 1000
 	KIND=${KINDS[$(($1 % ${#KINDS[@]}))]}
 	# Moments: any; amid the rounds; while the guest is stopped.
-	any 0 0 0 1 1 1 1 2
+	any 0 0 1 1 1 2 2 2
 	PACED=$R
 	[ "$PACED" != 0 ] || [ "$KIND" != leave ] || PACED=1
 	[ "$PACED" != 0 ] || [ "$KIND" != kill-guest ] || PACED=1
