@@ -9,10 +9,10 @@
  *
  * All calls return 0 or -errno; any thread may call. -EIO: the owner is gone or bytes
  * were lost; -ESTALE: the region was revoked; -ERANGE: beyond its end; -EPERM: read-only;
- * -EACCES: wrong key; -ENOBUFS: too few huge pages are free on this node; -EPROTO: no agreement with the owner on TLS (the agent's log says
- * why); -ENOKEY: this process cannot read the credentials for it. A load or store that
- * cannot be served gets SIGBUS, at the latest a lease and one second after the owner was
- * last heard of.
+ * -EACCES: wrong key; -ENOBUFS: too few huge pages are free on this node; -EPROTO: no
+ * agreement with the owner on TLS (the agent's log says why); -ENOKEY: this process cannot
+ * read the credentials for it. A load or store that cannot be served gets SIGBUS, at the
+ * latest a lease and one second after the owner was last heard of.
  */
 #ifndef GHOSTMEM_H
 #define GHOSTMEM_H

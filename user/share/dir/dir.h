@@ -4,8 +4,8 @@
  * machine, no set-up) or etcd (many).
  *
  * It stores per region: name, bus range, size, size of a page, owner node and its address,
- * epoch, key ids, mode; never the state of a page. The epoch of a region starts at 1 and rises by
- * one whenever its owner changes or it is revoked: messages that carry another epoch are
+ * epoch, key ids, mode; never the state of a page. The epoch of a region starts at 1 and
+ * rises by one whenever its owner changes or it is revoked: messages that carry another are
  * refused, so an owner that was cut off and comes back is fenced. Owners hold a lease:
  * they renew it every third of its length; an owner that could not renew for the whole
  * length stops serving by itself, before anybody else may take the region.
@@ -76,8 +76,8 @@ int dir_open(const char *url, uint32_t lease_ms, int timeout_ms, struct dir **ou
 void dir_close(struct dir *d);
 
 /** dir_add() - register a region: name, size, page_shift, node, addr, key ids are given;
- * bus (unless given) and epoch are filled in. One transaction. Return: 0, -EEXIST: name or range is
- * taken (by an owner whose lease lives), -ENOSPC, -ETIMEDOUT, -errno */
+ * bus (unless given) and epoch are filled in. One transaction. Return: 0, -EEXIST: name or
+ * range is taken (by an owner whose lease lives), -ENOSPC, -ETIMEDOUT, -errno */
 int dir_add(struct dir *d, struct dir_region *r);
 
 /** dir_find() - by @name, or if that is NULL by any address @bus within. Return: 0,
