@@ -29,7 +29,6 @@ static const int keep_caps[] = { CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF };
 
 /* Any arguments, beyond what jail.c allows everybody. */
 static const int allowed[] = {
-	SCMP_SYS(sched_yield),	     /* while a worker waits awake */
 	SCMP_SYS(sched_setaffinity), /* workers are pinned */
 };
 

@@ -348,9 +348,7 @@ static void *worker_main(void *arg)
 		} else {
 			if (agg_deadline(&w->agg) <= now)
 				rx_flush(w, now);
-			if (stays_awake(w, &load, now - last_rx))
-				sched_yield();
-			else
+			if (!stays_awake(w, &load, now - last_rx))
 				wait = sleep_ns(w, now);
 			if (wait) {
 				stat_add(&w->stats.sleeps, 1);
