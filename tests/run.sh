@@ -244,14 +244,11 @@ group_tsan()
 # takes bytes while packets flow, of the wire and of guests, has twice the time of the rest.
 group_fuzz()
 {
-	local t name seconds
-	if mkdir "$LOGS/fuzz.build" 2>/dev/null; then
-		asan_tree fuzz && mkdir "$LOGS/fuzz.built"
-		mkdir "$LOGS/fuzz.tried"
-	fi
-	until [ -d "$LOGS/fuzz.tried" ]; do
-		sleep 1
-	done
+	local t name seconds lock
+	exec {lock}>"$LOGS/fuzz.lock"
+	flock "$lock"
+	! mkdir "$LOGS/fuzz.tried" 2>/dev/null || ! asan_tree fuzz || mkdir "$LOGS/fuzz.built"
+	exec {lock}>&-
 	[ -d "$LOGS/fuzz.built" ] || return
 	for t in tests/fuzz/fuzz_*.c; do
 		name=$(basename "$t" .c)
