@@ -16,7 +16,7 @@
 #include "peer_int.h"
 #include "reserve.h"
 
-/* In pages of the smallest size; peer_batch() */
+/* In pages of the smallest size; dir_batch() */
 #define RUN_BULK      8 /* a run that is a stream */
 #define AHEAD_MIN     64
 #define AHEAD_MAX     1024 /* more than a fast network has on its way */
@@ -44,8 +44,9 @@ static struct stream *match(struct peer *p, uint64_t page)
 /* The application is at @page: have enough in flight. */
 static void advance(struct peer *p, struct stream *s, uint64_t page, uint32_t clients)
 {
-	uint32_t least = peer_batch(p, AHEAD_MIN), most = peer_batch(p, AHEAD_MAX);
-	uint32_t piece, ready = peer_batch(p, RESERVE_PAGES);
+	uint32_t least = dir_batch(&p->desc, AHEAD_MIN),
+		 most = dir_batch(&p->desc, AHEAD_MAX);
+	uint32_t piece, ready = dir_batch(&p->desc, RESERVE_PAGES);
 	uint64_t pages = window_pages(p->win), goal;
 
 	most = most > PIECES ? most : PIECES;
@@ -83,7 +84,7 @@ void ahead_touch(struct peer *p, uint64_t page, uint32_t clients)
 
 void ahead_read(struct peer *p, uint64_t page, uint32_t clients)
 {
-	uint32_t n = 1, most = peer_batch(p, GM_BATCH_PAGES);
+	uint32_t n = 1, most = dir_batch(&p->desc, GM_BATCH_PAGES);
 	uint64_t left = window_pages(p->win) - page;
 	struct stream *s = match(p, page);
 	bool stream = false;
@@ -125,7 +126,7 @@ void ahead_pump(struct peer *p)
 	while (p->want_from < p->want_to) {
 		uint32_t n = 0;
 
-		while (n < peer_batch(p, GM_READ_PAGES) &&
+		while (n < dir_batch(&p->desc, GM_READ_PAGES) &&
 		       p->want_from + n < p->want_to && free_page(p, p->want_from + n))
 			n++;
 		if (n && !bulk_ask(p, p->want_from, n, p->clients, false))

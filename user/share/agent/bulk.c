@@ -146,7 +146,7 @@ uint32_t bulk_ask(struct peer *p, uint64_t page, uint32_t n, uint32_t clients,
 {
 	struct bulk *b = p->bulk;
 	struct gm_hdr h = { .op = GM_OP_READ,
-			    .bus = peer_bus(p, page),
+			    .bus = dir_page_bus(&p->desc, page),
 			    .size = n << p->desc.page_shift,
 			    .key_id = p->key_id,
 			    .epoch = p->desc.epoch };
@@ -186,7 +186,8 @@ static int targets(struct bulk *b, const struct flight *f, size_t most, struct i
 
 	while (at < end) {
 		uint32_t i = (uint32_t)(at >> p->desc.page_shift);
-		size_t in = at & (peer_page_size(p) - 1), len = peer_page_size(p) - in;
+		size_t in = at & (dir_page_size(&p->desc) - 1),
+		       len = dir_page_size(&p->desc) - in;
 		bool here = wanted(b, f, i);
 		uint8_t *to = here ? window_page(p->win, f->page + i) + in : b->scratch;
 
@@ -266,8 +267,8 @@ static int begin(struct bulk *b)
 	if (err)
 		return err;
 	if (h.op != GM_OP_READ || !(h.flags & GM_F_REPLY) || h.session != b->session ||
-	    !b->count || h.bus != peer_bus(b->peer, f->page) ||
-	    (!h.status && h.size % peer_page_size(b->peer)))
+	    !b->count || h.bus != dir_page_bus(&b->peer->desc, f->page) ||
+	    (!h.status && h.size % dir_page_size(&b->peer->desc)))
 		return -EBADMSG;
 	b->granted = h.status ? 0 : h.size >> b->peer->desc.page_shift;
 	return b->granted > f->n ? -EBADMSG : 0;

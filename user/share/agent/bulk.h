@@ -41,7 +41,7 @@ void bulk_close(struct peer *p);
 
 /**
  * bulk_ask() - ask for pages to read
- * @page, @n:	none of them held or in flight; @n up to peer_batch(GM_READ_PAGES)
+ * @page, @n:	none of them held or in flight; @n up to dir_batch(GM_READ_PAGES)
  * @clients:	windows to map them in
  * @marker:	leave the first one unmapped
  *

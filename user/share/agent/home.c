@@ -145,7 +145,7 @@ static int around(struct home *h, const struct dir_region *d, const struct gm_ke
 	r->win = win;
 	r->clients = window_clients(win);
 	r->held_tail = &r->held;
-	r->unkept = malloc(home_page_size(r));
+	r->unkept = malloc(dir_page_size(&r->desc));
 	err = r->unkept ? coh_create(window_pages(win), meta->table, meta->hdr->era,
 				     home_act, r, &r->coh)
 			: -ENOMEM;
@@ -592,7 +592,7 @@ json_t *home_stat(struct home *h)
 			all, json_pack("{s:s,s:I,s:I,s:I,s:I,s:o}", "name", r->desc.name,
 				       "bus", (json_int_t)r->desc.bus, "size",
 				       (json_int_t)r->desc.size, "page",
-				       (json_int_t)home_page_size(r), "epoch",
+				       (json_int_t)dir_page_size(&r->desc), "epoch",
 				       (json_int_t)r->desc.epoch, "importers", slots));
 	}
 	return all;

@@ -144,29 +144,6 @@ struct home {
 	struct home_mover mover;
 };
 
-/** home_page() - index of the page that holds @bus */
-static inline uint64_t home_page(const struct home_region *r, uint64_t bus)
-{
-	return (bus - r->desc.bus) >> r->desc.page_shift;
-}
-
-/** home_bus() - where @page begins */
-static inline uint64_t home_bus(const struct home_region *r, uint64_t page)
-{
-	return r->desc.bus + (page << r->desc.page_shift);
-}
-
-static inline uint32_t home_page_size(const struct home_region *r)
-{
-	return 1u << r->desc.page_shift;
-}
-
-/** home_batch() - pages in a message that may have @small of the smallest */
-static inline uint32_t home_batch(const struct home_region *r, uint32_t small)
-{
-	return gm_pages(small, r->desc.page_shift);
-}
-
 /** home_memory() - the bytes at @bus, through the alias */
 static inline uint8_t *home_memory(const struct home_region *r, uint64_t bus)
 {

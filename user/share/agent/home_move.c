@@ -91,7 +91,7 @@ int home_move_next(struct home_region *r, uint64_t *cursor, uint64_t *page, uint
 		*cursor = 0;
 		return 0;
 	}
-	while (at + len < end && len < home_batch(r, GM_BATCH_PAGES) &&
+	while (at + len < end && len < dir_batch(&r->desc, GM_BATCH_PAGES) &&
 	       is_dirty(r, at + len) && here(r, at + len))
 		len++;
 	/* First no store is under way any more, then the bytes are read. */

@@ -8,7 +8,7 @@
 
 static uint64_t page_count(const struct home_region *r, const struct gm_hdr *h)
 {
-	return home_page(r, h->bus + h->size - 1) - home_page(r, h->bus) + 1;
+	return dir_page(&r->desc, h->bus + h->size - 1) - dir_page(&r->desc, h->bus) + 1;
 }
 
 struct op *home_op_new(struct session *s, struct home_region *r, const struct gm_hdr *h)
@@ -61,7 +61,7 @@ static int atomic_do(struct session *s, struct home_region *r, const struct gm_h
 		     uint64_t *old)
 {
 	const struct attachment *a = NULL;
-	uint64_t page = home_page(r, h->bus);
+	uint64_t page = dir_page(&r->desc, h->bus);
 	int err = 0;
 
 	for (int i = 0; s && i < s->nat; i++)
@@ -85,7 +85,8 @@ static int atomic_do(struct session *s, struct home_region *r, const struct gm_h
 /* A page of a get, a put or an atomic is ours to touch. */
 void home_op_page(struct home_region *r, struct op *o, const struct coh_act *a)
 {
-	uint64_t page_bus = home_bus(r, a->page), page_end = home_bus(r, a->page + 1);
+	uint64_t page_bus = dir_page_bus(&r->desc, a->page),
+		 page_end = dir_page_bus(&r->desc, a->page + 1);
 	uint64_t from = o->hdr.bus > page_bus ? o->hdr.bus : page_bus;
 	uint64_t to = o->hdr.bus + o->hdr.size;
 	size_t at = (size_t)(from - o->hdr.bus);
@@ -114,7 +115,7 @@ void home_op_page(struct home_region *r, struct op *o, const struct coh_act *a)
 static void wait_pages(struct session *s, struct home_region *r, const struct gm_hdr *h,
 		       const uint8_t *payload)
 {
-	uint64_t page = home_page(r, h->bus), n = page_count(r, h);
+	uint64_t page = dir_page(&r->desc, h->bus), n = page_count(r, h);
 	struct op *o = home_op_new(s, r, h);
 
 	if (!o) {
@@ -126,11 +127,11 @@ static void wait_pages(struct session *s, struct home_region *r, const struct gm
 	o->waiting = (uint32_t)n + 1;
 	for (uint64_t i = 0; i < n; i++) {
 		enum coh_want want = h->op == GM_OP_GET ? COH_WANT_READ : COH_WANT_WRITE;
-		uint64_t bus = home_bus(r, page + i);
+		uint64_t bus = dir_page_bus(&r->desc, page + i);
 		int err;
 
 		if (h->op == GM_OP_PUT &&
-		    gm_in_range(bus, home_page_size(r), h->bus, h->size))
+		    gm_in_range(bus, dir_page_size(&r->desc), h->bus, h->size))
 			want = COH_WANT_REPLACE;
 		err = coh_request(r->coh, COH_HOME_SLOT, page + i, want, false,
 				  (uint64_t)(uintptr_t)o);
@@ -146,7 +147,7 @@ static void wait_pages(struct session *s, struct home_region *r, const struct gm
 void home_do_access(struct session *s, struct home_region *r, const struct gm_hdr *h,
 		    const uint8_t *payload)
 {
-	uint64_t page = home_page(r, h->bus), n = page_count(r, h);
+	uint64_t page = dir_page(&r->desc, h->bus), n = page_count(r, h);
 	bool write = h->op != GM_OP_GET;
 	uint8_t *p = home_memory(r, h->bus);
 	uint64_t old = 0;

@@ -42,11 +42,11 @@ static void keep(struct home_region *r, const struct coh_act *a)
 	r->kept = keep_put(&r->meta->keep, &e, window_bytes(r->win, a->page));
 	if (!r->kept) {
 		r->meta->slots[a->slot].unkept = 1;
-		memcpy(r->unkept, window_bytes(r->win, a->page), home_page_size(r));
+		memcpy(r->unkept, window_bytes(r->win, a->page), dir_page_size(&r->desc));
 	}
 	if (r->run) {
-		memcpy(r->run, r->kept ? r->kept : r->unkept, home_page_size(r));
-		r->run += home_page_size(r);
+		memcpy(r->run, r->kept ? r->kept : r->unkept, dir_page_size(&r->desc));
+		r->run += dir_page_size(&r->desc);
 	}
 }
 
@@ -68,8 +68,8 @@ static void grant(struct home_region *r, const struct coh_act *a)
 
 		if (a->excl && !a->status)
 			s->granted++;
-		h.size = home_page_size(r);
-		h.bus = home_bus(r, a->page);
+		h.size = dir_page_size(&r->desc);
+		h.bus = dir_page_bus(&r->desc, a->page);
 		home_reply(s, &h, a->status, a->version,
 			   a->excl ? GM_F_EXCL : GM_F_SHARED, a->data ? h.size : 0, page);
 		home_op_unlink(o);
@@ -88,8 +88,8 @@ static void send_inv(struct home_region *r, const struct coh_act *a)
 		.op = GM_OP_INV,
 		.flags = (uint16_t)((a->excl ? 0 : GM_F_SHARED) |
 				    (a->data ? GM_F_EXCL : 0)),
-		.bus = home_bus(r, a->page),
-		.size = home_page_size(r),
+		.bus = dir_page_bus(&r->desc, a->page),
+		.size = dir_page_size(&r->desc),
 		.epoch = r->desc.epoch,
 		.arg = a->version,
 	};
@@ -157,7 +157,7 @@ static bool grant_run(struct session *s, const struct attachment *a,
 {
 	static uint8_t bytes[GM_BATCH_PAGES * GM_PAGE_SIZE];
 	struct home_region *r = a->region;
-	uint64_t page = home_page(r, h->bus);
+	uint64_t page = dir_page(&r->desc, h->bus);
 	struct gm_hdr run = *h;
 	unsigned int n;
 
@@ -178,12 +178,12 @@ static bool grant_run(struct session *s, const struct attachment *a,
 void home_do_page(struct session *s, const struct attachment *a, const struct gm_hdr *h)
 {
 	struct home_region *r = a->region;
-	uint64_t page = home_page(r, h->bus);
+	uint64_t page = dir_page(&r->desc, h->bus);
 	struct op *o;
 	int err;
 
 	if (h->op == GM_OP_READ && coh_ready(r->coh, page, 1, false)) {
-		unsigned int most = home_batch(r, GM_BATCH_PAGES);
+		unsigned int most = dir_batch(&r->desc, GM_BATCH_PAGES);
 		unsigned int n = h->size >> r->desc.page_shift;
 		struct gm_hdr run = *h;
 
@@ -195,7 +195,8 @@ void home_do_page(struct session *s, const struct attachment *a, const struct gm
 			   window_bytes(r->win, page));
 		return;
 	}
-	if (h->op == GM_OP_WRITE && h->size > home_page_size(r) && grant_run(s, a, h))
+	if (h->op == GM_OP_WRITE && h->size > dir_page_size(&r->desc) &&
+	    grant_run(s, a, h))
 		return;
 	o = home_op_new(s, r, h);
 	if (!o) {
@@ -221,7 +222,7 @@ void home_do_bulk(struct session *s, const struct attachment *a, const struct gm
 	/* Only as long as there is someone who can be asked to give them back. */
 	if (r->frozen == HOME_SERVING && t->used && t->session &&
 	    t->incarnation == s->incarnation && !strcmp(t->node, s->node))
-		n = coh_try_read(r->coh, (uint8_t)a->slot, home_page(r, h->bus),
+		n = coh_try_read(r->coh, (uint8_t)a->slot, dir_page(&r->desc, h->bus),
 				 h->size >> r->desc.page_shift);
 	if (!n) {
 		home_reply(s, h, -EAGAIN, 0, 0, 0, NULL);
@@ -234,7 +235,7 @@ void home_do_bulk(struct session *s, const struct attachment *a, const struct gm
 	run.size = run.len = n << r->desc.page_shift;
 	run.arg = 0;
 	run.arg2 = 0;
-	chan_send_ref(s->chan, &run, window_bytes(r->win, home_page(r, h->bus)));
+	chan_send_ref(s->chan, &run, window_bytes(r->win, dir_page(&r->desc, h->bus)));
 }
 
 /*
@@ -285,8 +286,8 @@ void home_do_ack(struct session *s, const struct attachment *a, const struct gm_
 	struct home_region *r = a->region;
 	bool flush = h->op == GM_OP_FLUSH;
 
-	for (uint32_t at = 0; at < h->size; at += home_page_size(r)) {
-		int err = page_back(r, (uint8_t)a->slot, home_page(r, h->bus + at),
+	for (uint32_t at = 0; at < h->size; at += dir_page_size(&r->desc)) {
+		int err = page_back(r, (uint8_t)a->slot, dir_page(&r->desc, h->bus + at),
 				    h->len ? payload + at : NULL, h->flags & GM_F_SHARED,
 				    flush ? 0 : h->arg, flush ? h->arg : 0);
 

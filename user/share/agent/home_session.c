@@ -222,7 +222,7 @@ static void do_attach(struct session *s, const struct gm_hdr *h, const uint8_t *
 	s->at[s->nat++] = (struct attachment){ r, slot, read_only, client };
 	ok.epoch = r->desc.epoch;
 	ok.key_id = read_only ? r->desc.read_key_id : r->desc.key_id;
-	ok.size = home_page_size(r);
+	ok.size = dir_page_size(&r->desc);
 	if (client) {
 		was.done = htole64(client->done);
 		was.old = htole64(client->old);
@@ -246,8 +246,9 @@ static bool whole(const struct home_region *r, const struct gm_hdr *h)
 {
 	uint32_t most = h->op == GM_OP_READ ? GM_READ_PAGES : GM_BATCH_PAGES;
 
-	return h->bus % home_page_size(r) == 0 && h->size % home_page_size(r) == 0 &&
-	       h->size >> r->desc.page_shift <= home_batch(r, most);
+	return h->bus % dir_page_size(&r->desc) == 0 &&
+	       h->size % dir_page_size(&r->desc) == 0 &&
+	       h->size >> r->desc.page_shift <= dir_batch(&r->desc, most);
 }
 
 static bool check(struct session *s, const struct gm_hdr *h, const struct attachment *a)
@@ -461,7 +462,7 @@ static bool fits(void *arg, const struct gm_hdr *h)
 	if (h->op == GM_OP_MOVE)
 		return s->role == GM_ROLE_MOVE && s->home->mover.fits &&
 		       s->home->mover.fits(s->home->mover.arg, s, h);
-	return a && h->len <= home_page_size(a->region);
+	return a && h->len <= dir_page_size(&a->region->desc);
 }
 
 static const struct chan_ops session_ops = { .msg = on_msg,

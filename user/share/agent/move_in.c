@@ -387,7 +387,7 @@ static void do_pages(struct move_in *m, const struct gm_hdr *h, const uint8_t *b
 	struct peer *p = m->i->peer;
 	struct meta *meta = p->meta;
 	unsigned int shift = m->desc.page_shift;
-	uint64_t page = (h->bus - m->desc.bus) >> shift;
+	uint64_t page = dir_page(&m->desc, h->bus);
 	uint32_t n = h->size >> shift;
 
 	for (uint32_t i = 0; i < n; i++) {

@@ -218,7 +218,7 @@ static void send_begin(struct move_out *m)
 	}
 	memcpy(b.name, m->next_desc.name, sizeof(b.name));
 	memcpy(b.public, m->pair.public, sizeof(b.public));
-	move_out_send(m, GM_MOVE_BEGIN, 0, home_page_size(m->r), m->next_desc.size,
+	move_out_send(m, GM_MOVE_BEGIN, 0, dir_page_size(&m->r->desc), m->next_desc.size,
 		      sizeof(b), &b);
 }
 
@@ -246,7 +246,7 @@ static int on_begun(struct move_out *m, const struct gm_hdr *h, const uint8_t *p
 /* May no more be under way? */
 static bool full(const struct move_out *m)
 {
-	uint32_t most = home_batch(m->r, OUT_PAGES), n = 0;
+	uint32_t most = dir_batch(&m->r->desc, OUT_PAGES), n = 0;
 
 	for (unsigned int i = 0; i < m->nsent; i++)
 		n += m->sent[(m->sent_at + i) % OUT_WINDOW].n;
@@ -273,7 +273,7 @@ static void pump(struct move_out *m)
 		m->nsent++;
 		m->pages += n;
 		counters.move_pages_out += n;
-		move_out_send(m, GM_MOVE_PAGES, home_bus(m->r, page),
+		move_out_send(m, GM_MOVE_PAGES, dir_page_bus(&m->r->desc, page),
 			      n << m->r->desc.page_shift, 0, n << m->r->desc.page_shift,
 			      window_page(m->r->win, page));
 	}
@@ -287,7 +287,7 @@ static void pump(struct move_out *m)
 	if (m->nsent)
 		return;
 	m->round++;
-	if (m->r->ndirty <= home_batch(m->r, FEW) || m->round >= ROUNDS ||
+	if (m->r->ndirty <= dir_batch(&m->r->desc, FEW) || m->round >= ROUNDS ||
 	    (m->round > 3 && m->r->ndirty >= m->left)) {
 		m->r->frozen = HOME_SETTLING;
 		m->frozen_ns = clock_boot_ns();

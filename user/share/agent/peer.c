@@ -178,9 +178,9 @@ void peer_repeat(struct peer *p)
 		struct keep_entry *e = &k->entries[k->order[i]];
 		struct gm_hdr h = { .op = GM_OP_FLUSH,
 				    .flags = e->shared ? GM_F_SHARED : 0,
-				    .len = peer_page_size(p),
-				    .size = peer_page_size(p),
-				    .bus = peer_bus(p, e->page),
+				    .len = dir_page_size(&p->desc),
+				    .size = dir_page_size(&p->desc),
+				    .bus = dir_page_bus(&p->desc, e->page),
 				    .arg = e->version };
 
 		e->session = p->session;
@@ -375,10 +375,10 @@ json_t *peer_stat(const struct peer *p)
 
 	for (uint64_t i = 0; i < window_pages(p->win); i++)
 		held[p->held[i]]++;
-	return json_pack("{s:s,s:I,s:I,s:I,s:I,s:s,s:b,s:b,s:I,s:I}", "name",
-			 p->desc.name, "bus", (json_int_t)p->desc.bus, "size",
-			 (json_int_t)p->desc.size, "page", (json_int_t)peer_page_size(p),
-			 "epoch", (json_int_t)p->desc.epoch, "owner", p->desc.node,
-			 "connected", p->chan != NULL, "dead", p->dead, "read",
-			 held[READ], "write", held[WRITE]);
+	return json_pack(
+		"{s:s,s:I,s:I,s:I,s:I,s:s,s:b,s:b,s:I,s:I}", "name", p->desc.name, "bus",
+		(json_int_t)p->desc.bus, "size", (json_int_t)p->desc.size, "page",
+		(json_int_t)dir_page_size(&p->desc), "epoch", (json_int_t)p->desc.epoch,
+		"owner", p->desc.node, "connected", p->chan != NULL, "dead", p->dead,
+		"read", held[READ], "write", held[WRITE]);
 }

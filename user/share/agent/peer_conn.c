@@ -66,8 +66,8 @@ static void on_msg(void *arg, const struct gm_hdr *h, const uint8_t *payload)
 		break;
 	case GM_OP_INV:
 		if (gm_in_range(h->bus, h->size, p->desc.bus, p->desc.size) &&
-		    h->bus % peer_page_size(p) == 0 && h->size % peer_page_size(p) == 0 &&
-		    h->epoch == p->desc.epoch) {
+		    h->bus % dir_page_size(&p->desc) == 0 &&
+		    h->size % dir_page_size(&p->desc) == 0 && h->epoch == p->desc.epoch) {
 			peer_inv(p, h);
 			return;
 		}
@@ -101,7 +101,7 @@ static bool fits(void *arg, const struct gm_hdr *h)
 {
 	const struct peer *p = arg;
 
-	return h->len <= peer_page_size(p);
+	return h->len <= dir_page_size(&p->desc);
 }
 
 static const struct chan_ops peer_ops = { .msg = on_msg,
@@ -132,7 +132,7 @@ int peer_admitted(const struct peer *p, enum gm_role role, const struct dial_don
 
 	/* An owner that knows us may have another epoch by now, one that does not has
 	 * given to others what we hold. */
-	if (h->arg != p->desc.size || h->size != peer_page_size(p) ||
+	if (h->arg != p->desc.size || h->size != dir_page_size(&p->desc) ||
 	    (p->known && role == GM_ROLE_PAGES
 		     ? !(h->flags & GM_F_SHARED) || h->epoch < p->desc.epoch
 		     : h->epoch != p->desc.epoch))
@@ -227,7 +227,7 @@ static void bulk_made(void *arg, int err, struct dial_done *d)
 
 bool peer_open_bulk(struct peer *p, int timeout_ms)
 {
-	uint64_t least = peer_batch(p, PEER_BULK_PAGES);
+	uint64_t least = dir_batch(&p->desc, PEER_BULK_PAGES);
 
 	if (p->still || window_pages(p->win) < (least > 1 ? least : 2) || p->bulk_dial)
 		return false;

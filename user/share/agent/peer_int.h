@@ -86,8 +86,8 @@ struct peer {
 	uint64_t since;
 	/* Pages that the owner wants, while many are on their way to it, and kept: later.
 	 * Nothing has changed here until then. */
-	struct gm_hdr *invs;
-	unsigned int ninvs;
+	struct gm_hdr *invs; /* ring of PEER_INVS; NULL: none yet */
+	unsigned int inv_head, ninvs;
 	struct {
 		uint64_t next; /* page at which stores would go on in order */
 		uint32_t run;  /* asked for with the last one */
@@ -114,22 +114,6 @@ struct peer {
 	void (*event)(void *arg, struct peer *p, int ev);
 	void *arg;
 };
-
-static inline uint64_t peer_bus(const struct peer *p, uint64_t page)
-{
-	return p->desc.bus + (page << p->desc.page_shift);
-}
-
-static inline uint32_t peer_page_size(const struct peer *p)
-{
-	return 1u << p->desc.page_shift;
-}
-
-/** peer_batch() - pages in a message that may have @small of the smallest */
-static inline uint32_t peer_batch(const struct peer *p, uint32_t small)
-{
-	return gm_pages(small, p->desc.page_shift);
-}
 
 /* Who gives a long lease is patient with a machine that is slow. */
 static inline int peer_patience_ms(const struct peer *p)

@@ -46,7 +46,8 @@ void peer_flushed(struct peer *p, const struct gm_hdr *h)
 	struct homing *g = p->homing;
 
 	/* Not those of peer_repeat(). */
-	if (!g || g->answered == g->n || h->bus != peer_bus(p, g->page[g->answered]))
+	if (!g || g->answered == g->n ||
+	    h->bus != dir_page_bus(&p->desc, g->page[g->answered]))
 		return;
 	if (h->status == -EAGAIN || h->status == -EREMCHG)
 		hold_again(p);
@@ -89,19 +90,19 @@ static uint64_t send_batch(struct peer *p, uint64_t at)
 	struct homing *g = p->homing;
 
 	g->n = g->answered = 0;
-	while (g->n < peer_batch(p, BATCH) &&
+	while (g->n < dir_batch(&p->desc, BATCH) &&
 	       (at = next_written(p, at)) < window_pages(p->win)) {
 		uint8_t *bytes = g->bytes + ((size_t)g->n << p->desc.page_shift);
 		struct gm_hdr h = { .op = GM_OP_FLUSH,
-				    .len = peer_page_size(p),
-				    .size = peer_page_size(p),
-				    .bus = peer_bus(p, at) };
+				    .len = dir_page_size(&p->desc),
+				    .size = dir_page_size(&p->desc),
+				    .bus = dir_page_bus(&p->desc, at) };
 
 		if (window_protect(p->win, at, 1)) {
 			g->refused = true;
 			break;
 		}
-		memcpy(bytes, window_page(p->win, at), peer_page_size(p));
+		memcpy(bytes, window_page(p->win, at), dir_page_size(&p->desc));
 		/* Before the owner has it: nobody here reads what others write anew. */
 		p->held[at] = ABSENT;
 		window_drop(p->win, at, 1);
@@ -123,7 +124,7 @@ bool peer_go_home(struct peer *p)
 	while (p->chan && (at = next_written(p, at)) < n) {
 		if (!p->homing)
 			p->homing = calloc(1, sizeof(*p->homing) +
-						      ((size_t)peer_batch(p, BATCH)
+						      ((size_t)dir_batch(&p->desc, BATCH)
 						       << p->desc.page_shift));
 		if (!p->homing)
 			return false;
@@ -152,7 +153,7 @@ void peer_detach_all(struct peer *p)
 {
 	struct gm_hdr bye = { .op = GM_OP_DETACH,
 			      .bus = p->desc.bus,
-			      .size = peer_page_size(p) };
+			      .size = dir_page_size(&p->desc) };
 
 	if (!p->dead && p->chan) {
 		peer_send(p, &bye, NULL);

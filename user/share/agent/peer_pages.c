@@ -33,7 +33,7 @@ void peer_request(struct peer *p, struct pending *q)
 {
 	struct gm_hdr h = {
 		.op = q->want_write ? GM_OP_WRITE : GM_OP_READ,
-		.bus = peer_bus(p, q->page),
+		.bus = dir_page_bus(&p->desc, q->page),
 	};
 
 	/* Asked for to read, with others: those were not meant to be written. */
@@ -172,7 +172,7 @@ static uint32_t unasked(struct peer *p, uint64_t page, uint32_t most)
 static void next_run(struct peer *p, uint32_t clients)
 {
 	uint64_t page = p->stores.next;
-	uint32_t n = unasked(p, page, peer_batch(p, GM_BATCH_PAGES));
+	uint32_t n = unasked(p, page, dir_batch(&p->desc, GM_BATCH_PAGES));
 	int slot = 0;
 
 	while (slot < PEER_RUNS && p->runs[slot])
@@ -188,7 +188,7 @@ static void next_run(struct peer *p, uint32_t clients)
  * nobody else has. */
 static void write_ahead(struct peer *p, uint64_t page, uint32_t clients)
 {
-	uint32_t run = 1, n = 1, most = peer_batch(p, GM_BATCH_PAGES);
+	uint32_t run = 1, n = 1, most = dir_batch(&p->desc, GM_BATCH_PAGES);
 
 	if (page == p->stores.next && p->stores.run)
 		run = 2 * p->stores.run;
@@ -241,7 +241,7 @@ void peer_faults(struct peer *p, int client)
 void peer_prefetch(struct peer *p, uint64_t off, uint64_t len)
 {
 	uint64_t page = off >> p->desc.page_shift;
-	uint64_t end = (off + len + peer_page_size(p) - 1) >> p->desc.page_shift;
+	uint64_t end = (off + len + dir_page_size(&p->desc) - 1) >> p->desc.page_shift;
 
 	if (p->bulk && end - page > 1) {
 		ahead_prefetch(p, page, end);
@@ -252,7 +252,7 @@ void peer_prefetch(struct peer *p, uint64_t off, uint64_t len)
 
 		while (page < end && (p->held[page] != ABSENT || peer_asked(p, page)))
 			page++;
-		while (page + n < end && n < peer_batch(p, GM_BATCH_PAGES) &&
+		while (page + n < end && n < dir_batch(&p->desc, GM_BATCH_PAGES) &&
 		       p->held[page + n] == ABSENT)
 			n++;
 		if (n)
@@ -316,14 +316,14 @@ static void decline(struct peer *p, struct pending **at, const struct gm_hdr *h,
 
 void peer_grant(struct peer *p, const struct gm_hdr *h, const uint8_t *bytes)
 {
-	uint64_t page = (h->bus - p->desc.bus) >> p->desc.page_shift;
+	uint64_t page = dir_page(&p->desc, h->bus);
 	uint32_t n = h->size >> p->desc.page_shift, from = 0;
 	bool write = h->flags & GM_F_EXCL;
 	bool marker = page + 1 == p->stores.marker;
 	struct pending **at, *q, left;
 
 	if (!gm_in_range(h->bus, h->size, p->desc.bus, p->desc.size) ||
-	    h->bus % peer_page_size(p) || h->size % peer_page_size(p)) {
+	    h->bus % dir_page_size(&p->desc) || h->size % dir_page_size(&p->desc)) {
 		chan_fail(p->chan, -EBADMSG);
 		return;
 	}
@@ -425,6 +425,8 @@ static bool given_enough(const struct peer *p)
 /* From @at on. */
 static void inv_later(struct peer *p, const struct gm_hdr *h, uint32_t at)
 {
+	struct gm_hdr *later;
+
 	if (!p->invs)
 		p->invs = calloc(PEER_INVS, sizeof(*p->invs));
 	if (!p->invs || p->ninvs == PEER_INVS) {
@@ -432,17 +434,19 @@ static void inv_later(struct peer *p, const struct gm_hdr *h, uint32_t at)
 		chan_fail(p->chan, -ENOBUFS);
 		return;
 	}
-	p->invs[p->ninvs] = *h;
-	p->invs[p->ninvs].bus += at;
-	p->invs[p->ninvs++].size -= at;
+	later = &p->invs[(p->inv_head + p->ninvs++) % PEER_INVS];
+	*later = *h;
+	later->bus += at;
+	later->size -= at;
 }
 
 void peer_inv_again(struct peer *p)
 {
 	while (p->chan && p->ninvs && !given_enough(p)) {
-		struct gm_hdr h = p->invs[0];
+		struct gm_hdr h = p->invs[p->inv_head];
 
-		memmove(p->invs, p->invs + 1, --p->ninvs * sizeof(h));
+		p->inv_head = (p->inv_head + 1) % PEER_INVS;
+		p->ninvs--;
 		peer_inv(p, &h);
 	}
 }
@@ -451,11 +455,11 @@ void peer_inv(struct peer *p, const struct gm_hdr *h)
 {
 	bool keep = h->flags & GM_F_SHARED;
 
-	for (uint32_t at = 0; at < h->size; at += peer_page_size(p)) {
-		uint64_t page = (h->bus + at - p->desc.bus) >> p->desc.page_shift;
+	for (uint32_t at = 0; at < h->size; at += dir_page_size(&p->desc)) {
+		uint64_t page = dir_page(&p->desc, h->bus + at);
 		struct gm_hdr ack = { .op = GM_OP_ACK,
 				      .bus = h->bus + at,
-				      .size = peer_page_size(p),
+				      .size = dir_page_size(&p->desc),
 				      .arg = h->arg };
 		uint8_t had = p->held[page];
 		const uint8_t *bytes = NULL;

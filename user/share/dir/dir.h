@@ -38,6 +38,29 @@ struct dir_region {
 	uint32_t lease_ms;
 };
 
+/** dir_page() - index of the page that has @bus */
+static inline uint64_t dir_page(const struct dir_region *r, uint64_t bus)
+{
+	return (bus - r->bus) >> r->page_shift;
+}
+
+/** dir_page_bus() - where @page begins */
+static inline uint64_t dir_page_bus(const struct dir_region *r, uint64_t page)
+{
+	return r->bus + (page << r->page_shift);
+}
+
+static inline uint32_t dir_page_size(const struct dir_region *r)
+{
+	return 1u << r->page_shift;
+}
+
+/** dir_batch() - pages in a message that may have @small of the smallest */
+static inline uint32_t dir_batch(const struct dir_region *r, uint32_t small)
+{
+	return gm_pages(small, r->page_shift);
+}
+
 struct dir;
 
 struct dir_ops {
