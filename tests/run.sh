@@ -194,7 +194,7 @@ group_vm() { scripts vm 500; }
 group_vhost() { scripts vhost 400; }
 
 # Sanitized code is ten times slower; the counts of the long tests, there.
-SANITIZED=(env GN_MIGRATIONS=100 GN_CRASHES=30 GN_STREAMS=20000)
+SANITIZED=(env GN_MIGRATIONS=100 GN_CRASHES=30 GN_STREAMS=10000 GN_CHAINS=800)
 
 # The sanitizers of Debian 12 need the address layout of older kernels; see tests.mk.
 NORANDOM=()
@@ -336,7 +336,6 @@ manuals() { mandoc -T lint -W warning man/*.[1-8]; }
 
 group_misc()
 {
-	one misc/shellcheck 300 make -s B="$B" lint-sh
 	one misc/manuals 60 bash -c "$(declare -f manuals); manuals"
 	one misc/packaging 300 bash -c "$(declare -f packaging); packaging"
 }
