@@ -3,7 +3,7 @@
 #
 # Regions with pages of 2 MiB: what holds for those of 4 KiB. Values, puts and atomics at any
 # address, a scan, pages that go to and fro under agents that are killed and a region that moves,
-# lost pages, a lost owner, a kernel as of 6.1, too few huge pages. It reserves what it needs.
+# lost pages, a lost owner, a kernel as of 6.1, too few huge pages, TLS, memory order, a guest. It reserves what it needs.
 
 # shellcheck disable=SC2317,SC2329,SC2086 # functions called through a name; numbers
 POOL=/proc/sys/vm/nr_hugepages
@@ -104,6 +104,7 @@ hostile "a small one of a region of huge ones" "EPROTO closed" mem write
 hostile "one that comes back" "EPROTO closed" mem flush
 gn_must mem 1 revoke small
 gn_check "given memory, many pages at once" gn_exec n1 "$T/huge" "$GN_TMP/n1.sock" "$GN_TMP/n2.sock"
+gn_check "pages that others take while they are given back" "$T/huge_taken"
 
 # ---- a page that was lost, until all of it is put
 expect "n3 alone has a page" ok 3 store $((3 * PAGE)) 99
@@ -212,4 +213,32 @@ expect "owner killed: n2" sigbus 2 load $PAGE
 expect "n3" sigbus 3 load $PAGE
 expect "n1" sigbus 1 load $PAGE
 expect "and calls" "error EIO" 2 get 8
+
+# ---- encrypted
+for i in 2 3; do gn_stop "${AGENT[$i]}"; done
+rm -f "$GN_TMP"/dir.json*
+SHARE_TLS=psk share_secure
+for i in 1 2; do
+	share_agent $i
+	share_app $i tls$i
+done
+region tls 16M
+for i in 1 2; do expect "by TLS: n$i imports" "ok *" tls$i import tls secret; done
+expect "n1 fills it" ok tls1 fill 0 16777216 5
+expect "n2 scans it" $((2097152 * 5)) tls2 sum 0 16777216
+expect "n2 stores" ok tls2 store $((PAGE + 8)) 6
+expect "n1 loads" 6 tls1 load $((PAGE + 8))
+expect "n2 adds" 6 tls2 add $((PAGE + 8)) 1
+gn_check "bytes across pages" mem 2 put tls 3145729 "$GN_TMP/bytes"
+gn_check "and back" cmp "$GN_TMP/bytes" <(mem 1 get tls 3145729 9000001)
+gn_stop "$EXPORTER"
+
+# ---- memory order; a virtual machine's memory
+other() # TEST
+{
+	bash "$GN_TOP/tests/share/$1.sh" | sed "s/^\(not ok\|ok\) /&$1: /"
+	[ "${PIPESTATUS[0]}" = 0 ] || GN_FAILED=1
+}
+LITMUS_PAGE=2M LITMUS_RUNS=${HUGE_RUNS:-12288} other order
+QEMU_PAGE=2M other qemu
 exit $GN_FAILED

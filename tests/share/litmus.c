@@ -14,8 +14,8 @@
  * With LITMUS_STOP, the same for all threads, it says "begun" when it has the region, and
  * ends once that file is there, if not before.
  *
- * Region: page 0 barrier, and whether thread 0 has seen that file; then x, y; then
- * results, by register.
+ * Region, in its pages: barrier, and whether thread 0 has seen that file; x, y, WORDS of
+ * each page; results, by register.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -26,23 +26,35 @@
 #include "../../user/lib/clock.h"
 #include "../../user/share/ghostmem.h"
 
-#define PAGE  4096
-#define PAGES 4 /* of x, and of y */
-#define BATCH (PAGES * PAGE / 8)
+#define PAGES 4	  /* of x, and of y */
+#define WORDS 512 /* that are used of each; what a page of 4 KiB has */
+#define BATCH (PAGES * WORDS)
 #define REGS  4
+#define STOP  64
 
-enum { STOP = 64, X = PAGE, Y = X + PAGES * PAGE, RESULTS = Y + PAGES * PAGE };
+/* Of word k */
+#define x(k) (*word(1, k))
+#define y(k) (*word(1 + PAGES, k))
 
-static volatile uint64_t *x, *y;
+static char *base;
+static uint64_t page_size;
 static uint64_t reg[REGS][BATCH];
+
+static inline volatile uint64_t *word(int page, int k)
+{
+	return (volatile uint64_t *)(base + ((uint64_t)page + (uint64_t)(k / WORDS)) *
+						    page_size) +
+	       k % WORDS;
+}
 
 static unsigned int turn;
 
-/* Between two accesses, in one run of 16: long enough for a page to come and go. */
+/* Between two accesses, in one run of 16: long enough for a page to come and go, or a huge one to
+ * come at times. */
 static void gap(int k)
 {
 	if (((unsigned int)k + turn) % 16 == 0) {
-		uint64_t end = clock_ns() + 20000;
+		uint64_t end = clock_ns() + (page_size > 4096 ? 200000 : 20000);
 
 		while (clock_ns() < end)
 			;
@@ -52,56 +64,56 @@ static void gap(int k)
 static void sb(int t, int k)
 {
 	if (t) {
-		y[k] = 1;
+		y(k) = 1;
 		gap(k);
-		reg[1][k] = x[k];
+		reg[1][k] = x(k);
 	} else {
-		x[k] = 1;
+		x(k) = 1;
 		gap(k);
-		reg[0][k] = y[k];
+		reg[0][k] = y(k);
 	}
 }
 
 static void mp(int t, int k)
 {
 	if (t) {
-		reg[0][k] = y[k];
+		reg[0][k] = y(k);
 		gap(k);
-		reg[1][k] = x[k];
+		reg[1][k] = x(k);
 	} else {
-		x[k] = 1;
+		x(k) = 1;
 		gap(k);
-		y[k] = 1;
+		y(k) = 1;
 	}
 }
 
 static void lb(int t, int k)
 {
 	if (t) {
-		reg[1][k] = x[k];
+		reg[1][k] = x(k);
 		gap(k);
-		y[k] = 1;
+		y(k) = 1;
 	} else {
-		reg[0][k] = y[k];
+		reg[0][k] = y(k);
 		gap(k);
-		x[k] = 1;
+		x(k) = 1;
 	}
 }
 
 static void iriw(int t, int k)
 {
 	switch (t) {
-	case 0: x[k] = 1; break;
-	case 1: y[k] = 1; break;
+	case 0: x(k) = 1; break;
+	case 1: y(k) = 1; break;
 	case 2:
-		reg[0][k] = x[k];
+		reg[0][k] = x(k);
 		gap(k);
-		reg[1][k] = y[k];
+		reg[1][k] = y(k);
 		break;
 	default:
-		reg[2][k] = y[k];
+		reg[2][k] = y(k);
 		gap(k);
-		reg[3][k] = x[k];
+		reg[3][k] = x(k);
 		break;
 	}
 }
@@ -109,24 +121,24 @@ static void iriw(int t, int k)
 static void corr(int t, int k)
 {
 	if (!t) {
-		x[k] = 1;
+		x(k) = 1;
 		return;
 	}
-	reg[2 * t - 2][k] = x[k];
+	reg[2 * t - 2][k] = x(k);
 	gap(k);
-	reg[2 * t - 1][k] = x[k];
+	reg[2 * t - 1][k] = x(k);
 }
 
 static void w22(int t, int k)
 {
 	if (t) {
-		y[k] = 1;
+		y(k) = 1;
 		gap(k);
-		x[k] = 2;
+		x(k) = 2;
 	} else {
-		x[k] = 1;
+		x(k) = 1;
 		gap(k);
-		y[k] = 2;
+		y(k) = 2;
 	}
 }
 
@@ -158,7 +170,7 @@ static int corr_bad(uint64_t r[REGS][BATCH], int k)
 
 static int w22_bad(uint64_t r[REGS][BATCH], int k)
 {
-	return x[k] == 1 && y[k] == 1;
+	return x(k) == 1 && y(k) == 1;
 }
 
 static const struct test {
@@ -192,7 +204,7 @@ static int mixed(const struct test *t, uint64_t r[REGS][BATCH], int k)
 	if (t->run == lb)
 		return !R(0) && !R(1);
 	if (t->run == w22)
-		return x[k] == y[k];
+		return x(k) == y(k);
 	return R(0) != R(1) || R(2) != R(3);
 }
 
@@ -200,7 +212,9 @@ static int batch(struct ghostmem_region *r, const struct test *t, int thread,
 		 unsigned int round)
 {
 	static const unsigned int bursts[] = { 64, 1, 16, 4 };
-	unsigned int burst = bursts[round % 4], n = BATCH / burst;
+	/* Huge pages come less often. */
+	unsigned int burst = bursts[round % 4] * (page_size > 4096 ? 8 : 1);
+	unsigned int n = BATCH / burst;
 	/* Every other four rounds all begin at the same word. */
 	unsigned int start =
 		round & 4 ? 0 : (round * 7u + (unsigned int)thread * 13u) % n;
@@ -218,8 +232,9 @@ static int batch(struct ghostmem_region *r, const struct test *t, int thread,
 	for (int i = 0; i < REGS; i++) {
 		if (t->owner[i] != thread)
 			continue;
-		err = ghostmem_put(r, RESULTS + (uint64_t)i * sizeof(reg[i]), reg[i],
-				   sizeof(reg[i]));
+		err = ghostmem_put(
+			r, (1 + 2 * PAGES) * page_size + (uint64_t)i * sizeof(reg[i]),
+			reg[i], sizeof(reg[i]));
 		if (err)
 			return err;
 	}
@@ -250,7 +265,7 @@ static int hear_stop(struct ghostmem_region *r, int thread, unsigned int threads
 
 int main(int argc, char **argv)
 {
-	static uint64_t all[REGS][BATCH], zero[2 * BATCH];
+	static uint64_t all[REGS][BATCH], zero[WORDS];
 	struct ghostmem_import in = { 0 };
 	const struct test *t = NULL;
 	struct ghostmem_region *r;
@@ -281,11 +296,11 @@ int main(int argc, char **argv)
 		printf("begun\n");
 		fflush(stdout);
 	}
-	x = (volatile uint64_t *)((char *)ghostmem_addr(r) + X);
-	y = (volatile uint64_t *)((char *)ghostmem_addr(r) + Y);
+	base = ghostmem_addr(r);
+	page_size = ghostmem_page_size(r);
 	for (unsigned int round = 0; done < runs; round++, done += BATCH) {
-		if (!thread)
-			err = ghostmem_put(r, X, zero, sizeof(zero));
+		for (uint64_t i = 1; !thread && !err && i <= 2 * PAGES; i++)
+			err = ghostmem_put(r, i * page_size, zero, sizeof(zero));
 		if (!err && !thread && stop)
 			err = say_stop(r, stop);
 		if (!err)
@@ -302,7 +317,7 @@ int main(int argc, char **argv)
 			return fail(t->name, err);
 		if (thread)
 			continue;
-		err = ghostmem_get(r, RESULTS, all, sizeof(all));
+		err = ghostmem_get(r, (1 + 2 * PAGES) * page_size, all, sizeof(all));
 		if (err)
 			return fail(t->name, err);
 		for (int k = 0; k < BATCH; k++) {

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 #
 # Memory order over three nodes: litmus tests, LITMUS_RUNS (10^6) runs each, and random
-# histories of HISTORY_OPS (20000) operations a node checked against a sequential memory.
+# histories of HISTORY_OPS (20000) operations a node checked against a sequential memory. With
+# LITMUS_PAGE=2M litmus tests alone, on such pages.
 
 # shellcheck disable=SC2317,SC2329,SC2086 # functions called through a name; numbers
 # shellcheck source=tests/share/lib.sh
@@ -11,17 +12,19 @@
 LITMUS_RUNS=${LITMUS_RUNS:-1000000}
 HISTORY_OPS=${HISTORY_OPS:-20000}
 T=$GN_BIN/tests/share
+LITMUS_PAGE=${LITMUS_PAGE:-4K}
+SIZE=1M
+[ $LITMUS_PAGE = 4K ] || SIZE=20M
 declare -A THREADS=([SB]=2 [MP]=2 [LB]=2 [IRIW]=4 [CoRR]=3 [2+2W]=2)
 
 share_net 3
 for i in 1 2 3; do share_agent $i; done
 
-# region NAME SIZE - exported by node 1 until the test ends
+# region NAME SIZE - exported by node 1 until the test ends, or $EXPORTER
 region()
 {
-	local pid
-	GHOSTMEM_KEY=secret gn_spawn pid gn_exec n1 "$GN_BIN/ghostmem" export \
-		-a "$GN_TMP/n1.sock" "$1" "$2"
+	GHOSTMEM_KEY=secret gn_spawn EXPORTER gn_exec n1 "$GN_BIN/ghostmem" export \
+		-a "$GN_TMP/n1.sock" --page-size $LITMUS_PAGE "$1" "$2"
 	gn_must gn_wait 5 known "$1"
 }
 known() { gn_exec n1 "$GN_BIN/ghostmem" ls -a "$GN_TMP/n1.sock" | grep -q "^$1 "; }
@@ -40,7 +43,7 @@ litmus()
 litmus_once() # TEST FIRST-NODE REGION
 {
 	local t node pid pids=() rc=0
-	region "$3" 1M
+	region "$3" $SIZE
 	for ((t = 0; t < THREADS[$1]; t++)); do
 		node=$((($2 + t - 1) % 3 + 1))
 		gn_exec n$node "$T/litmus" "$GN_TMP/n$node.sock" "$3" secret "$1" $t \
@@ -48,6 +51,8 @@ litmus_once() # TEST FIRST-NODE REGION
 		pids+=($!)
 	done
 	for pid in "${pids[@]}"; do wait "$pid" || rc=1; done
+	# Huge pages are to be had for one region at a time.
+	gn_stop "$EXPORTER"
 	sed 's/^/# /' "$GN_TMP"/litmus.?
 	mv "$GN_TMP/litmus.0" "$GN_TMP/litmus"
 	rm -f "$GN_TMP"/litmus.?
@@ -63,6 +68,7 @@ for test in SB MP LB IRIW CoRR 2+2W; do
 	fi
 	first=$((first + 1))
 done
+[ $LITMUS_PAGE = 4K ] || exit $GN_FAILED
 
 history()
 {

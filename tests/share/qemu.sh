@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 #
 # A region as the RAM of a QEMU guest, on a node that does not own it: others read what the guest
-# stores, and it what they put, also after the region has moved. What cannot be shared is refused.
+# stores, and it what they put, also after the region has moved. What cannot be shared is refused. Pages of
+# QEMU_PAGE (4K).
 
 # shellcheck disable=SC2317,SC2329 # functions called through a name
 export SHARE_LEASE=3000
@@ -29,13 +30,13 @@ qemu() # SIZE
 {
 	preloaded qemu-system-x86_64 -machine pc,memory-backend=m -accel tcg -m "$1" \
 		-display none -nodefaults -no-user-config \
-		-object "memory-backend-file,id=m,size=$1,mem-path=/ghostmem/vm,share=on" \
+		-object "memory-backend-file,id=m,size=$1,mem-path=/ghostmem/vm,share=on,align=${QEMU_PAGE:-4K}" \
 		-drive "file=$GN_TMP/boot,format=raw,if=ide,snapshot=on"
 }
 share_net 2
 share_agent 1
 share_agent 2
-gn_spawn EXPORT on 1 export vm 16M
+gn_spawn EXPORT on 1 export --page-size "${QEMU_PAGE:-4K}" vm 16M
 known() { on 2 ls | grep -q '^vm '; }
 gn_must gn_wait 5 known
 

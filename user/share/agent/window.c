@@ -53,6 +53,7 @@ void window_destroy(struct window *w)
 	for (int i = 0; i < WINDOW_CLIENTS; i++)
 		window_detach(w, i);
 	reserve_end(w->alias, w->reserved);
+	window_unback(w);
 	munmap(w->alias, w->size);
 	close(w->memfd);
 	free(w);

@@ -41,8 +41,13 @@
  * Huge pages (hugetlb) do all of this alike. But there are only as many as the machine has
  * set aside (vm.nr_hugepages), and who touches one that it cannot get is killed by SIGBUS.
  * So all pages of a region are reserved for its memfd before the first window shows it
- * (window_back()), and a page that is punched out is reserved again. Between the two
- * others may take it; from then on the agent asks first (window_room()).
+ * (window_back()), and a page that is punched out is reserved again. The kernel does not
+ * do both in one step: a program that reserves in between may take the page. (In a mount
+ * with min_size a file keeps what it has reserved, but cannot be sealed; and nothing but
+ * punching takes a page out of another process's mapping.) So the agent has one more set
+ * aside: it gives that up then, and reserves the page anew. Only if this is taken in the
+ * same moment, too, or if there was none more to have, is a page missing: from then on the
+ * agent asks first (window_room()), until there are enough again.
  */
 #ifndef GM_WINDOW_H
 #define GM_WINDOW_H

@@ -24,4 +24,7 @@ struct window {
 	struct window_app clients[WINDOW_CLIENTS]; /* uffd -1: free */
 };
 
+/** window_unback() - what is reserved goes with the memfd */
+void window_unback(struct window *w);
+
 #endif

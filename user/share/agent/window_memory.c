@@ -59,6 +59,40 @@ static int set_aside(const struct window *w, uint64_t page, uint64_t n)
 	return 0;
 }
 
+/* A huge page that nothing is in, for all windows: what another program takes in the moment
+ * in which a page of ours is neither in use nor reserved, it makes good for. */
+static struct {
+	void *page;	      /* NULL: there was none left, or it is in use by now */
+	unsigned int windows; /* that are backed */
+} spare;
+
+static void spare_take(void)
+{
+	void *p;
+
+	if (spare.page || !spare.windows)
+		return;
+	p = mmap(NULL, GM_HUGE_SIZE, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | (int)MFD_HUGE_2MB, -1, 0);
+	spare.page = p == MAP_FAILED ? NULL : p;
+}
+
+static bool spare_give(void)
+{
+	if (!spare.page)
+		return false;
+	munmap(spare.page, GM_HUGE_SIZE);
+	spare.page = NULL;
+	return true;
+}
+
+void window_unback(struct window *w)
+{
+	if (w->backed && !--spare.windows)
+		spare_give();
+	w->backed = false;
+}
+
 int window_back(struct window *w)
 {
 	int err;
@@ -75,6 +109,8 @@ int window_back(struct window *w)
 		return err;
 	}
 	w->backed = true;
+	spare.windows++;
+	spare_take();
 	return 0;
 }
 
@@ -82,9 +118,7 @@ int window_room(const struct window *w, uint64_t page, uint64_t n)
 {
 	if (w->shift == GM_PAGE_SHIFT || (w->backed && !w->short_of))
 		return 0;
-	return fallocate(w->memfd, 0, (off_t)(page << w->shift), (off_t)(n << w->shift))
-		       ? -ENOBUFS
-		       : 0;
+	return set_aside(w, page, n);
 }
 
 const uint8_t *window_bytes(const struct window *w, uint64_t page)
@@ -198,17 +232,41 @@ static void unready(struct window *w, uint64_t page, uint64_t n)
 		w->ready_to = page;
 }
 
+static int punch(const struct window *w, uint64_t page, uint64_t n)
+{
+	return fallocate(w->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			 (off_t)(page << w->shift), (off_t)(n << w->shift))
+		       ? -errno
+		       : 0;
+}
+
+/* One at a time, so that no more than one can be taken in between. */
+static int punch_reserved(struct window *w, uint64_t page)
+{
+	int err = punch(w, page, 1);
+
+	if (err || !set_aside(w, page, 1))
+		return err;
+	if (spare_give() && !set_aside(w, page, 1))
+		return 0;
+	log_limited(LOG_LVL_WARN, "huge pages of 2 MiB are short: somebody has taken "
+				  "some that were in use here: see vm.nr_hugepages");
+	w->short_of = true;
+	return 0;
+}
+
 int window_drop(struct window *w, uint64_t page, uint64_t n)
 {
+	int err = 0;
+
 	unready(w, page, n);
-	if (fallocate(w->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-		      (off_t)(page << w->shift), (off_t)(n << w->shift)))
-		return -errno;
-	if (w->backed && set_aside(w, page, n)) {
-		log_limited(LOG_LVL_WARN,
-			    "huge pages of 2 MiB are short: somebody has taken "
-			    "some that were in use here: see vm.nr_hugepages");
-		w->short_of = true;
-	}
-	return 0;
+	if (!w->backed)
+		return punch(w, page, n);
+	for (uint64_t i = 0; i < n && !err; i++)
+		err = punch_reserved(w, page + i);
+	if (w->short_of && !set_aside(w, 0, window_pages(w)))
+		w->short_of = false;
+	if (!w->short_of)
+		spare_take();
+	return err;
 }
