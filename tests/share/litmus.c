@@ -18,6 +18,7 @@
  * each page; results, by register.
  */
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,12 +50,17 @@ static inline volatile uint64_t *word(int page, int k)
 
 static unsigned int turn;
 
-/* Between two accesses, in one run of 16: long enough for a page to come and go, or a huge one to
- * come at times. */
+/* Its pages come less often, so all are to be wanted at the same time. */
+static bool huge(void)
+{
+	return page_size > 4096;
+}
+
+/* Between two accesses, in one run of 16: long enough for a page to come and go. */
 static void gap(int k)
 {
 	if (((unsigned int)k + turn) % 16 == 0) {
-		uint64_t end = clock_ns() + (page_size > 4096 ? 200000 : 20000);
+		uint64_t end = clock_ns() + (huge() ? 300000 : 20000);
 
 		while (clock_ns() < end)
 			;
@@ -212,12 +218,11 @@ static int batch(struct ghostmem_region *r, const struct test *t, int thread,
 		 unsigned int round)
 {
 	static const unsigned int bursts[] = { 64, 1, 16, 4 };
-	/* Huge pages come less often. */
-	unsigned int burst = bursts[round % 4] * (page_size > 4096 ? 8 : 1);
+	unsigned int burst = bursts[round % 4] * (huge() ? 8 : 1);
 	unsigned int n = BATCH / burst;
 	/* Every other four rounds all begin at the same word. */
 	unsigned int start =
-		round & 4 ? 0 : (round * 7u + (unsigned int)thread * 13u) % n;
+		round & 4 || huge() ? 0 : (round * 7u + (unsigned int)thread * 13u) % n;
 	int err;
 
 	turn = round * 5 + (unsigned int)thread;

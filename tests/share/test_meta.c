@@ -138,7 +138,7 @@ static void test_bounded(void **state)
 {
 	struct meta *m = made(META_HOME);
 
-	assert_in_range(m->keep.room, 1, (64u << 20) >> shift);
+	assert_in_range(m->keep.room, 32, (64u << 20) >> shift);
 	assert_in_range(m->given.room, 1, (64u << 20) >> shift);
 	meta_destroy(m);
 }

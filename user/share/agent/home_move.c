@@ -64,6 +64,7 @@ int home_move_begin(struct home_region *r)
 	if (!r->dirty)
 		return -ENOMEM;
 	r->ndirty = 0;
+	window_trim(r->win);
 	home_move_all(r);
 	return 0;
 }

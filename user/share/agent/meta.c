@@ -18,11 +18,14 @@
 #endif
 
 #define MAGIC 0x35544d474d4547ull /* "GEMGMT5" */
-/* Pages of GM_PAGE_SIZE; of larger ones as many bytes, but at least so many. The bytes of
- * kept pages in messages have room in a connection's queue (chan.c). */
+/* Pages of GM_PAGE_SIZE; of larger ones as many bytes, but at least so many: of 4 importers
+ * that have as many under way as they may (PEER_FLIGHT), and as many again that they have
+ * not confirmed. The bytes of kept pages in messages have room in a connection's queue
+ * (chan.c). */
 #define KEEP_HOME     4096
 #define KEEP_IMPORT   16384
-#define KEEP_LEAST    16
+#define HOME_LEAST    32
+#define IMPORT_LEAST  16
 #define KEEP_RELEASE  256 /* more than these are given back when none is kept */
 #define RELEASE_LEAST 4
 
@@ -48,8 +51,8 @@ static struct layout layout(uint64_t size, unsigned int shift)
 {
 	uint64_t pages = size >> shift;
 	struct layout l = { .slots = GM_PAGE_SIZE,
-			    .nkeep = pages_in(KEEP_HOME, shift, KEEP_LEAST),
-			    .ngiven = pages_in(KEEP_IMPORT, shift, KEEP_LEAST) };
+			    .nkeep = pages_in(KEEP_HOME, shift, HOME_LEAST),
+			    .ngiven = pages_in(KEEP_IMPORT, shift, IMPORT_LEAST) };
 
 	l.table = l.slots + up(GM_SLOT_MAX * sizeof(struct meta_slot));
 	l.once = l.table + up(coh_size(pages));

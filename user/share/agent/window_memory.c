@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -269,4 +270,33 @@ int window_drop(struct window *w, uint64_t page, uint64_t n)
 	if (!w->short_of)
 		spare_take();
 	return err;
+}
+
+/* Read past any mapping: of a place that has no page, none is made. */
+static bool all_zero(const struct window *w, uint64_t page)
+{
+	static uint8_t bytes[64 << 10], zeros[sizeof(bytes)]; /* not const: in no file */
+
+	for (uint64_t at = 0; at < GM_HUGE_SIZE; at += sizeof(bytes))
+		if (pread(w->memfd, bytes, sizeof(bytes),
+			  (off_t)((page << w->shift) + at)) != sizeof(bytes) ||
+		    memcmp(bytes, zeros, sizeof(bytes)))
+			return false;
+	return true;
+}
+
+void window_trim(struct window *w)
+{
+	if (w->shift == GM_PAGE_SHIFT || !w->inherited)
+		return;
+	for (uint64_t i = 0; i < window_pages(w); i++) {
+		/* No store comes between the look and what follows it. */
+		if (window_protect(w, i, 1))
+			return;
+		if (all_zero(w, i))
+			window_drop(w, i, 1);
+		else if (!window_room(w, i, 1))
+			(void)*(volatile uint8_t *)window_page(w, i);
+	}
+	w->inherited = false;
 }
