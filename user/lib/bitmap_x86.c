@@ -25,7 +25,18 @@
 #define AVX2   __attribute__((target("avx2,popcnt")))
 #define AVX512 __attribute__((target("avx512f,avx512vpopcntdq,popcnt")))
 #define BLOCK  256 /* words: their numbers and values stay in the first cache */
+#define LINE   8   /* words */
 #define RACY   __attribute__((no_sanitize("thread")))
+
+/* Of the block that is next, @words at most: exchanges wait for what is not in the cache */
+static inline __attribute__((always_inline)) void fetch(const uint64_t *dst,
+							const uint64_t *src, size_t words)
+{
+	for (size_t i = 0; i < words && i < BLOCK; i += LINE) {
+		__builtin_prefetch(src + i, 1);
+		__builtin_prefetch(dst + i, 1);
+	}
+}
 
 /* Take the @n words of @src whose numbers are in @list. Return: bits */
 static inline __attribute__((always_inline)) uint64_t
@@ -134,12 +145,32 @@ AVX2 static uint64_t take256(uint64_t *dst, uint64_t *src, size_t words)
 	return sum256(n) + more;
 }
 
-/* Numbers of the words that are not 0. Return: how many */
+/*
+ * Numbers of the words that are not 0: of each four the numbers of their set lanes, a byte
+ * each, which are looked up by the mask of these lanes.
+ * @list: has room for 3 more, which are overwritten. Return: how many
+ */
 RACY AVX2 static size_t list256(uint64_t *list, const uint64_t *src, size_t words)
 {
-	size_t n = 0;
+	static const uint32_t lanes[16] = {
+		0x0, 0x0,   0x1,   0x100,   0x2,   0x200,   0x201,   0x20100,
+		0x3, 0x300, 0x301, 0x30100, 0x302, 0x30200, 0x30201, 0x3020100,
+	};
+	const __m256i zero = _mm256_setzero_si256();
+	size_t n = 0, i = 0;
 
-	for (size_t i = 0; i < words; i++) {
+	for (; i + 4 <= words; i += 4) {
+		__m256i empty = _mm256_cmpeq_epi64(load256(src + i), zero);
+		unsigned int set =
+			~(unsigned int)_mm256_movemask_pd(_mm256_castsi256_pd(empty)) &
+			15;
+		__m256i v = _mm256_cvtepu8_epi64(_mm_cvtsi32_si128((int)lanes[set]));
+
+		v = _mm256_add_epi64(v, _mm256_set1_epi64x((long long)i));
+		store256(list + n, v);
+		n += (size_t)__builtin_popcount(set);
+	}
+	for (; i < words; i++) {
 		list[n] = i;
 		n += src[i] != 0;
 	}
@@ -148,12 +179,14 @@ RACY AVX2 static size_t list256(uint64_t *list, const uint64_t *src, size_t word
 
 AVX2 static uint64_t take_atomic256(uint64_t *dst, uint64_t *src, size_t words)
 {
-	uint64_t list[BLOCK], found = 0;
+	uint64_t list[BLOCK + 3], found = 0;
 
 	for (size_t at = 0; at < words; at += BLOCK) {
 		size_t some = words - at < BLOCK ? words - at : BLOCK;
-		size_t n = list256(list, src + at, some);
+		size_t n;
 
+		fetch(dst + at + some, src + at + some, words - at - some);
+		n = list256(list, src + at, some);
 		found += take_listed(dst + at, src + at, list, n);
 	}
 	return found;

@@ -14,6 +14,8 @@
 #include "../../user/lib/log.h"
 #include "dirty.h"
 
+#define MERGE_WORDS 1024 /* 8 KiB of each bitmap */
+
 int dirty_set_create(const struct ram *ram, struct dirty_set **set)
 {
 	struct dirty_set *s = calloc(1, sizeof(*s));
@@ -157,10 +159,14 @@ int dirty_set_harvest(struct dirty_set *set, uint64_t *bitmap, uint64_t **by,
 		found->by[src->ops->by] += (uint64_t)n;
 		kinds |= 1U << src->ops->by;
 	}
-	for (unsigned int i = 0; by && i < DIRTY_BY_COUNT; i++)
-		if (by[i] && kinds >> i & 1)
-			bitmap_merge(bitmap, by[i], words);
-	found->merged = bitmap_count(bitmap, words);
+	/* Merged and counted while it is in the cache */
+	for (size_t at = 0, n; at < words; at += n) {
+		n = words - at < MERGE_WORDS ? words - at : MERGE_WORDS;
+		for (unsigned int i = 0; by && i < DIRTY_BY_COUNT; i++)
+			if (by[i] && kinds >> i & 1)
+				bitmap_merge(bitmap + at, by[i] + at, n);
+		found->merged += bitmap_count(bitmap + at, n);
+	}
 	return 0;
 }
 
