@@ -5,6 +5,7 @@
 #include <linux/memfd.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "../user/lib/bitmap.h"
@@ -232,50 +233,61 @@ void ram_mark_all(const struct ram *ram, uint64_t *bitmap)
  * Holes of hugetlb memory and of whatever else cannot say (EINVAL) count as data: the
  * kernel's default answers that all of the file is.
  */
-static int64_t mark_block(const struct ram_block *b, uint64_t *bitmap)
+int64_t ram_mark_next(const struct ram *ram, uint64_t page, uint64_t *bitmap)
 {
-	off_t from = (off_t)b->fd_offset, to, end = (off_t)(b->fd_offset + b->size);
-	int64_t pages = 0;
+	const struct ram_block *b = ram_block_of(ram, page);
+	uint64_t done, first, last;
+	off_t from, to, end;
 
+	if (!b)
+		return (int64_t)ram->pages;
+	done = b->first_page + bitmap_words(b->size >> RAM_PAGE_SHIFT) * BITMAP_BITS;
 	if (b->fd < 0) {
 		bitmap_set_range(bitmap, b->first_page, b->size >> RAM_PAGE_SHIFT);
-		return (int64_t)(b->size >> RAM_PAGE_SHIFT);
+		return (int64_t)done;
 	}
-	while (from < end) {
-		uint64_t first, last;
-
-		from = lseek(b->fd, from, SEEK_DATA);
-		if (from < 0)
-			return errno == ENXIO ? pages : -errno;
-		if (from >= end)
-			break;
-		to = lseek(b->fd, from, SEEK_HOLE);
-		if (to < 0)
-			return -errno;
-		/* A hole that was filled between the two calls, at the end */
-		if (to <= from)
-			to = from + (off_t)RAM_PAGE_SIZE;
-		if (to > end)
-			to = end;
-		first = (uint64_t)(from - (off_t)b->fd_offset) >> RAM_PAGE_SHIFT;
-		last = ((uint64_t)(to - (off_t)b->fd_offset) + RAM_PAGE_SIZE - 1) >>
-		       RAM_PAGE_SHIFT;
-		bitmap_set_range(bitmap, b->first_page + first, last - first);
-		pages += (int64_t)(last - first);
-		from = to;
-	}
-	return pages;
+	from = (off_t)(b->fd_offset + ((page - b->first_page) << RAM_PAGE_SHIFT));
+	end = (off_t)(b->fd_offset + b->size);
+	from = lseek(b->fd, from, SEEK_DATA);
+	if (from < 0)
+		return errno == ENXIO ? (int64_t)done : -errno;
+	if (from >= end)
+		return (int64_t)done;
+	to = lseek(b->fd, from, SEEK_HOLE);
+	if (to < 0)
+		return -errno;
+	/* A hole that was filled between the two calls, at the end */
+	if (to <= from)
+		to = from + (off_t)RAM_PAGE_SIZE;
+	if (to > end)
+		to = end;
+	first = (uint64_t)(from - (off_t)b->fd_offset) >> RAM_PAGE_SHIFT;
+	last = ((uint64_t)(to - (off_t)b->fd_offset) + RAM_PAGE_SIZE - 1) >>
+	       RAM_PAGE_SHIFT;
+	bitmap_set_range(bitmap, b->first_page + first, last - first);
+	return (int64_t)(to < end ? b->first_page + last : done);
 }
 
 int64_t ram_mark_populated(const struct ram *ram, uint64_t *bitmap)
 {
-	int64_t pages = 0, n;
+	int64_t page = 0;
+
+	while (page >= 0 && (uint64_t)page < ram->pages)
+		page = ram_mark_next(ram, (uint64_t)page, bitmap);
+	return page < 0 ? page : (int64_t)bitmap_count(bitmap, ram_words(ram));
+}
+
+uint64_t ram_guess_populated(const struct ram *ram)
+{
+	uint64_t bytes = 0, there;
+	struct stat st;
 
 	for (unsigned int i = 0; i < ram->nblocks; i++) {
-		n = mark_block(&ram->block[i], bitmap);
-		if (n < 0)
-			return n;
-		pages += n;
+		const struct ram_block *b = &ram->block[i];
+
+		there = b->fd < 0 || fstat(b->fd, &st) ? b->size
+						       : (uint64_t)st.st_blocks * 512;
+		bytes += there < b->size ? there : b->size;
 	}
-	return pages;
+	return bytes >> RAM_PAGE_SHIFT;
 }

@@ -111,4 +111,17 @@ void ram_mark_all(const struct ram *ram, uint64_t *bitmap);
  */
 int64_t ram_mark_populated(const struct ram *ram, uint64_t *bitmap);
 
+/**
+ * ram_mark_next() - a part of ram_mark_populated(): what comes next
+ * @page:	all before it is marked; 0 or what the last call returned
+ *
+ * Goes on to the end of the next data, or of the block, so that each step takes two system
+ * calls at most. Return: all before this page is marked, ram->pages at the end; -errno
+ */
+int64_t ram_mark_next(const struct ram *ram, uint64_t page, uint64_t *bitmap);
+
+/** ram_guess_populated() - pages that the files of the memory say they have, at about no
+ * cost: for a display */
+uint64_t ram_guess_populated(const struct ram *ram);
+
 #endif

@@ -3,8 +3,8 @@
  * precopy: beginning, rounds and undoing; the end is in precopy_stop.c. See precopy.h.
  *
  * The first round sends what is populated, found after the logs were started: who
- * populates a page later is in a log. What a log reports of pages that were never
- * populated: precopy_holes.c.
+ * populates a page later is in a log. How it is found, and what a log reports of pages that
+ * were never populated: precopy_holes.c.
  */
 #include <errno.h>
 #include <math.h>
@@ -137,6 +137,9 @@ static int connect_peer(struct precopy *p)
 	precopy_phase(p, PRECOPY_CONNECT);
 	p->peer_opened = true;
 	err = peer_open(&p->peer, &p->conf, p->ram, p->config, on_lost, p);
+	/* While the destination makes its machine */
+	if (!err && allocate(p))
+		return -ENOMEM;
 	if (!err)
 		err = peer_await(&p->peer, WIRE_READY, READY_MS, &p->cancelled);
 	if (err == -ECANCELED && atomic_load(&p->cancelled))
@@ -156,6 +159,9 @@ static int make_sender(struct precopy *p)
 		.zstd_level = p->conf.zstd_level,
 		.bandwidth = p->conf.bandwidth,
 		.by = { p->by[0], p->by[1] },
+		.find = precopy_find,
+		.find_arg = p,
+		.find_pages = ram_guess_populated(p->ram),
 	};
 	struct sender *s;
 	int err = sender_create(&conf, &s);
@@ -170,12 +176,10 @@ static int make_sender(struct precopy *p)
 	return 0;
 }
 
-/* Every write from here on is in a log, or to what is not armed and counts as written;
- * p->bitmap is the first round. */
+/* Every write from here on is in a log, or to what is not armed and counts as written. */
 static int start_logs(struct precopy *p)
 {
 	const char *who = "dirty log";
-	int64_t n;
 	int err;
 
 	dirty_set_lazy(p->dirty);
@@ -183,13 +187,6 @@ static int start_logs(struct precopy *p)
 	if (err)
 		return precopy_fail(p, err, "%s cannot be started: %s", who,
 				    strerror(-err));
-	n = ram_mark_populated(p->ram, p->populated);
-	if (n < 0)
-		return precopy_fail(p, (int)n, "holes of the RAM are not found: %s",
-				    strerror((int)-n));
-	memcpy(p->bitmap, p->populated, ram_words(p->ram) * sizeof(uint64_t));
-	if (FAULT(FAULT_ONLY_DIRTY))
-		memset(p->bitmap, 0, ram_words(p->ram) * sizeof(uint64_t));
 	p->harvested_ns = clock_ns();
 	return 0;
 }
@@ -447,9 +444,7 @@ int precopy_run(struct precopy *p)
 	int err;
 
 	p->began_ns = clock_ns();
-	err = allocate(p);
-	if (!err)
-		err = connect_peer(p);
+	err = connect_peer(p);
 	if (!err)
 		err = make_sender(p);
 	if (!err)
@@ -527,6 +522,7 @@ int precopy_create(const struct precopy_conf *conf, const struct ram *ram,
 	p->status.ram_bytes = ram->bytes;
 	p->status.downtime_budget_ms = conf->downtime_ms;
 	pthread_mutex_init(&p->lock, NULL);
+	pthread_mutex_init(&p->find_lock, NULL);
 	if (err)
 		precopy_destroy(p);
 	else
@@ -548,6 +544,7 @@ void precopy_destroy(struct precopy *p)
 	free((char *)(uintptr_t)p->conf.tls.hostname);
 	free(p->config);
 	pthread_mutex_destroy(&p->lock);
+	pthread_mutex_destroy(&p->find_lock);
 	free(p);
 }
 

@@ -1,17 +1,24 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
- * precopy_holes: pages that a log reports and that were never populated.
+ * precopy_holes: what is populated, which is the first round, and pages that a log reports
+ * and that were never populated.
  *
- * A log may report them because it does not know, all of a large and empty memory at once
+ * Where data is in a large memory takes long to find, so the first round begins at once and
+ * finds it on its way, ahead of every thread that sends. The logs were started before, so a
+ * page that comes behind it is in one.
+ *
+ * A log may report the latter because it does not know, all of a large and empty memory at once
  * (KVM's with INITIALLY_SET, a log that failed). They are looked up in the memfd, and not
  * read: reading would fill the hole. The look-up comes after the harvest, so a page whose
  * write was harvested is no hole in it. The kernel is asked once for each hole and twice
  * for each run of data, however many words of the bitmap they have.
  */
 #include <errno.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "../../user/lib/bitmap.h"
+#include "../fault.h"
 #include "precopy_impl.h"
 
 /* The first page of @b from @page on that is data or (SEEK_HOLE) a hole; its end: none.
@@ -91,4 +98,27 @@ uint64_t precopy_drop_holes(struct precopy *p)
 	for (unsigned int i = 0; i < p->ram->nblocks; i++)
 		dropped += drop_holes_of(p, &p->ram->block[i]);
 	return dropped;
+}
+
+int precopy_find(void *arg, uint64_t w, uint64_t *known)
+{
+	struct precopy *p = arg;
+	int64_t to = 0;
+
+	pthread_mutex_lock(&p->find_lock);
+	while (p->found / BITMAP_BITS <= w && p->found < p->ram->pages && to >= 0) {
+		uint64_t from = p->found / BITMAP_BITS;
+
+		to = ram_mark_next(p->ram, p->found, p->populated);
+		if (to < 0)
+			break;
+		p->found = (uint64_t)to;
+		/* The last word may get more, and is looked at by nobody yet. */
+		if (!FAULT(FAULT_ONLY_DIRTY))
+			memcpy(p->bitmap + from, p->populated + from,
+			       (p->found / BITMAP_BITS - from) * sizeof(uint64_t));
+	}
+	*known = p->found / BITMAP_BITS;
+	pthread_mutex_unlock(&p->find_lock);
+	return to < 0 ? (int)to : 0;
 }

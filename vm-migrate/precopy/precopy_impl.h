@@ -24,6 +24,8 @@ struct precopy {
 	struct digest digest;
 	uint64_t *bitmap;    /* what is to be sent */
 	uint64_t *populated; /* what is no hole, ever since the beginning */
+	pthread_mutex_t find_lock;
+	uint64_t found; /* page: what is populated before it is known; under that lock */
 	uint64_t *by[DIRTY_BY_COUNT];
 	struct predict predict;
 	uint64_t began_ns, harvested_ns, budget_ns;
@@ -59,6 +61,9 @@ uint64_t precopy_harvest(struct precopy *p, bool count);
 
 /** precopy_drop_holes() - clear the bits of what is a hole; see precopy_holes.c. Return: so many */
 uint64_t precopy_drop_holes(struct precopy *p);
+
+/** precopy_find() - what the first round has to send, for sender_conf.find; @arg: struct precopy */
+int precopy_find(void *arg, uint64_t w, uint64_t *known);
 
 /** precopy_hand_over() - steps 1 to 7. Return: 0, -errno: resume, -EBUSY: uncertain */
 int precopy_hand_over(struct precopy *p);

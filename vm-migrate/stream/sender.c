@@ -204,6 +204,15 @@ static int send_word(struct stream *st, uint64_t w, uint64_t bits)
 	return err;
 }
 
+/* What is left was perhaps a guess; its only writer is the stream's thread. */
+static void done(struct stream *st, uint64_t pages)
+{
+	uint64_t left = atomic_load_explicit(&st->left, memory_order_relaxed);
+
+	atomic_store_explicit(&st->left, left > pages ? left - pages : 0,
+			      memory_order_relaxed);
+}
+
 /* Words [@w, @end), all of one block. */
 static int send_batch(struct stream *st, uint64_t w, uint64_t end, uint64_t *bitmap,
 		      uint64_t generation)
@@ -221,22 +230,48 @@ static int send_batch(struct stream *st, uint64_t w, uint64_t end, uint64_t *bit
 		if (late && !err)
 			err = arm(st, i, i + 1, bitmap);
 		__atomic_store_n(&bitmap[i], 0, __ATOMIC_RELAXED);
-		atomic_fetch_sub_explicit(&st->left, (uint64_t)__builtin_popcountll(bits),
-					  memory_order_relaxed);
+		done(st, (uint64_t)__builtin_popcountll(bits));
 	}
+	return err;
+}
+
+/* Pages of the stream in this round, for the display */
+static uint64_t count_todo(const struct stream *st, const uint64_t *bitmap,
+			   uint64_t generation)
+{
+	const struct sender *s = st->s;
+	uint64_t todo = 0;
+
+	for (uint64_t w = 0; w < ram_words(s->conf.ram); w++)
+		if (stream_of(s, w, generation) == st->index && bitmap[w])
+			todo += (uint64_t)__builtin_popcountll(bitmap[w]);
+	return todo;
+}
+
+/* Words before @to are to be looked at. *@known: those before it are complete */
+static int find(struct stream *st, uint64_t to, uint64_t *known)
+{
+	const struct sender_conf *c = &st->s->conf;
+	int err = 0;
+
+	while (*known < to && !err)
+		err = c->find(c->find_arg, *known, known);
+	if (err)
+		fail(st, err, "holes of the RAM are not found");
 	return err;
 }
 
 static int walk(struct stream *st, uint64_t *bitmap, uint64_t generation)
 {
 	const struct ram *ram = st->s->conf.ram;
-	uint64_t todo = 0;
+	bool finds = generation == 1 && st->s->conf.find;
+	uint64_t known = finds ? 0 : UINT64_MAX;
 	int err = 0;
 
-	for (uint64_t w = 0; w < ram_words(ram); w++)
-		if (stream_of(st->s, w, generation) == st->index && bitmap[w])
-			todo += (uint64_t)__builtin_popcountll(bitmap[w]);
-	atomic_store_explicit(&st->left, todo, memory_order_relaxed);
+	atomic_store_explicit(&st->left,
+			      finds ? st->s->conf.find_pages / st->s->conf.streams
+				    : count_todo(st, bitmap, generation),
+			      memory_order_relaxed);
 
 	for (unsigned int b = 0; b < ram->nblocks && !err; b++) {
 		uint64_t w = ram->block[b].first_page / BITMAP_BITS;
@@ -245,6 +280,9 @@ static int walk(struct stream *st, uint64_t *bitmap, uint64_t generation)
 		while (w < end && !err) {
 			uint64_t to;
 
+			err = find(st, w + 1, &known);
+			if (err)
+				break;
 			/* Perhaps another stream's, whose thread clears it at this time:
 			 * either value will do, send_batch() looks at our own only. */
 			if (!__atomic_load_n(&bitmap[w], __ATOMIC_RELAXED)) {
@@ -252,12 +290,14 @@ static int walk(struct stream *st, uint64_t *bitmap, uint64_t generation)
 				continue;
 			}
 			to = w + BATCH_WORDS < end ? w + BATCH_WORDS : end;
-			err = atomic_load(&st->s->cancelled)
-				      ? -ECANCELED
-				      : send_batch(st, w, to, bitmap, generation);
+			err = atomic_load(&st->s->cancelled) ? -ECANCELED
+							     : find(st, to, &known);
+			if (!err)
+				err = send_batch(st, w, to, bitmap, generation);
 			w = to;
 		}
 	}
+	atomic_store_explicit(&st->left, 0, memory_order_relaxed);
 	return err ? err : flush(st);
 }
 

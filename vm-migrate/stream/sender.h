@@ -39,6 +39,15 @@ struct sender_conf {
 	/* [ram_words] who dirtied what, or NULL: only for the counters false_dirty; may
 	 * change between rounds only */
 	const uint64_t *by[DIRTY_BY_COUNT];
+	/*
+	 * Of the first round, or NULL: its bitmap is complete. Called by any stream's thread,
+	 * several at a time, before it looks at word @w; sets bits from *@known on, what the
+	 * last call left there, at first 0, and words before *@known are complete after it,
+	 * @w among them. Return: 0, -errno: the round fails
+	 */
+	int (*find)(void *arg, uint64_t w, uint64_t *known);
+	void *find_arg;
+	uint64_t find_pages; /* about so many, for sender_stats.left */
 };
 
 struct sender_stats {
