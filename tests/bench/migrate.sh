@@ -15,6 +15,8 @@
 # (256K), the pieces that its data lies in, all over it; vm-migrate-sparse-1 has one piece.
 # BENCH_STREAMS, connections of vm-migrate (1); vm-migrate-2 has two. vm-migrate-nodigest hashes a
 # word of each page, and does not read the memory again afterwards: it does not know what it lost.
+# What the digest takes is too little for such rounds to show: BENCH_PAIRS (40) pairs of migrations of
+# machines with BENCH_PAIR_MIB (256), with it and without.
 
 # shellcheck disable=SC2034,SC2317,SC2329 # lib.sh's; functions called through a name
 HUGE_PAGES=0
@@ -28,6 +30,8 @@ SPARSE_MIB=${BENCH_SPARSE_MIB:-65536}
 PIECE=${BENCH_PIECE:-256K}
 DOWNTIME=${BENCH_DOWNTIME_MS:-10}
 STREAMS=${BENCH_STREAMS:-1}
+PAIRS=${BENCH_PAIRS:-40}
+PAIR_MIB=${BENCH_PAIR_MIB:-256}
 SUBJECTS=${BENCH_SUBJECTS:-raw-copy raw-copy-io qemu qemu-multifd vm-migrate vm-migrate-nodigest vm-migrate-2 vm-migrate-tls vm-migrate-sparse vm-migrate-sparse-1}
 BENCH_NAME=migrate
 TOOL=$GN_BIN/vm-migrate/vm-migrate
@@ -149,39 +153,88 @@ qemu()
 says() { jq -e -n "[inputs] | any(.[]; $2)" <"$GN_TMP/$1.log"; }
 status() { "$TOOL" status -c "$GN_TMP/$1.sock" -j | jq -e "$2"; }
 
-# ours MIB WORKLOAD ARGS... - ARGS of recv and send: TLS. UNCHECKED: no look at the guest's
-# errors; SEND: more arguments of send
+# ours_run MIB WORKLOAD - one more machine, VM is its name
+ours_run()
+{
+	VM=v$((++SEQ))
+	gn_spawn "$VM" "$TOOL" run --json -a process -m "${1}M" -w "$2" -c "$GN_TMP/$VM.sock" --console none
+	gn_wait 60 status "$VM" '.state == "running" and .guest[0].writes > 0' ||
+		{ fail "does not run"; gn_stop "${!VM}"; return 1; }
+}
+
+# ours_move ARGS... - VM to a new destination, which is VM then; ARGS of recv and send: TLS. UNCHECKED:
+# no look at the guest's errors; SEND: more arguments of send
+ours_move()
+{
+	local to=v$((++SEQ)) uri
+	gn_spawn "$to" "$TOOL" recv --json -l "tcp:127.0.0.1:0" -c "$GN_TMP/$to.sock" --console none "$@"
+	gn_wait 20 says "$to" '.event == "listening"' || { fail "no destination"; gn_stop "${!to}"; return 1; }
+	uri=$(jq -r 'select(.event == "listening").uri' "$GN_TMP/$to.log")
+	if ! migrate "${!VM}" "${!to}" "$TOOL" send --json -c "$GN_TMP/$VM.sock" -t "$uri" --downtime-ms "$DOWNTIME" \
+		--streams "$STREAMS" "${SEND[@]}" "$@" >"$GN_TMP/send.log"; then
+		fail "no migration: $(tail -n 1 "$GN_TMP/send.log")"
+		gn_stop "${!to}"
+		return 1
+	fi
+	tail -n 1 "$GN_TMP/send.log" | jq '{total_s: (.total_us / 1e6),
+		downtime_ms: (.downtime_us / 1000), bytes: .sent_bytes, rounds: .round,
+		audit_s: (.elapsed_ms / 1e3 - .total_us / 1e6), last_pages,
+		steps: (.downtime_steps_us | map_values(. / 1000))}' \
+		>"$GN_TMP/result.json"
+	result "$(cat "$GN_TMP/cpu")"
+	gn_wait 20 gn_gone "${!VM}"
+	VM=$to
+	gn_wait 20 status "$to" ".state == \"running\" and (.guest[0].errors == 0 or $UNCHECKED)" ||
+		fail "does not run at the destination"
+}
+
+# ours MIB WORKLOAD ARGS... - MIGRATIONS of one machine
 ours()
 {
-	local mib=$1 load=$2 i from to uri
+	local i
+	ours_run "$1" "$2" || return
 	shift 2
-	from=v$((++SEQ))
-	gn_spawn "$from" "$TOOL" run --json -a process -m "${mib}M" -w "$load" -c "$GN_TMP/$from.sock" --console none
-	gn_wait 60 status "$from" '.state == "running" and .guest[0].writes > 0' ||
-		{ fail "does not run"; gn_stop "${!from}"; return; }
 	for ((i = 0; i < MIGRATIONS; i++)); do
-		to=v$((++SEQ))
-		gn_spawn "$to" "$TOOL" recv --json -l "tcp:127.0.0.1:0" -c "$GN_TMP/$to.sock" --console none "$@"
-		gn_wait 20 says "$to" '.event == "listening"' || { fail "no destination"; break; }
-		uri=$(jq -r 'select(.event == "listening").uri' "$GN_TMP/$to.log")
-		if ! migrate "${!from}" "${!to}" "$TOOL" send --json -c "$GN_TMP/$from.sock" -t "$uri" --downtime-ms "$DOWNTIME" \
-			--streams "$STREAMS" "${SEND[@]}" "$@" >"$GN_TMP/send.log"; then
-			fail "no migration: $(tail -n 1 "$GN_TMP/send.log")"
-			break
-		fi
-		tail -n 1 "$GN_TMP/send.log" | jq '{total_s: (.total_us / 1e6),
-			downtime_ms: (.downtime_us / 1000), bytes: .sent_bytes, rounds: .round,
-			audit_s: (.elapsed_ms / 1e3 - .total_us / 1e6), last_pages,
-			steps: (.downtime_steps_us | map_values(. / 1000))}' \
-			>"$GN_TMP/result.json"
-		result "$(cat "$GN_TMP/cpu")"
-		gn_wait 20 gn_gone "${!from}"
-		gn_wait 20 status "$to" ".state == \"running\" and (.guest[0].errors == 0 or $UNCHECKED)" ||
-			{ fail "does not run at the destination"; break; }
-		from=$to
+		ours_move "$@" || break
 	done
-	gn_stop "${!from}"
-	[ "$from" = "$to" ] || gn_stop "${!to}"
+	gn_stop "${!VM}"
+}
+
+# ours_pair SUBJECT VM TOOL UNCHECKED - the next of its migrations
+ours_pair()
+{
+	SUBJECT=$1 VM=$2 TOOL=$3 UNCHECKED=$4
+	ours_move
+}
+
+# pairs - two small machines side by side, one with the digest and one without, which migrate in turn,
+# and none is read again afterwards. In every other pair the latter goes first.
+pairs()
+{
+	local with=$GN_BIN/vm-migrate/vm-migrate without=$GN_BIN/nodigest/vm-migrate/vm-migrate
+	local load=rate=$((RATE * PAIR_MIB / MIB)),pattern=random,fill=100% a b first
+	local MIB=$PAIR_MIB SEND=(--verify none) UNCHECKED TOOL VM
+	((PAIRS)) || return
+	echo "$PAIRS pairs of $MIB MiB, with and without the digest"
+	SUBJECT=pair-digest TOOL=$with
+	ours_run "$MIB" "$load" || return
+	a=$VM
+	SUBJECT=pair-nodigest TOOL=$without
+	ours_run "$MIB" "$load" || { gn_stop "${!a}"; return; }
+	b=$VM
+	for ROUND in $(seq "$PAIRS"); do
+		for first in 1 0; do
+			if ((ROUND % 2 == first)); then
+				ours_pair pair-digest "$a" "$with" false || break 2
+				a=$VM
+			else
+				ours_pair pair-nodigest "$b" "$without" true || break 2
+				b=$VM
+			fi
+		done
+	done
+	gn_stop "${!a}"
+	gn_stop "${!b}"
 }
 
 keys()
@@ -263,6 +316,7 @@ for ROUND in $(seq "$ROUNDS"); do
 	done
 done
 percentiles
+pairs
 harvest
 bench_table table-migrate.jq "$JSONL"
 [ -z "$FAILED" ] || gn_die "without result:$FAILED"

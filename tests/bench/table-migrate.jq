@@ -11,6 +11,10 @@ def short: if . == null then "-"
 	elif . >= 100 then "\(round)"
 	elif . >= 1 then "\(. * 100 | round / 100)"
 	else "\(. * 10000 | round / 10000)" end;
+def quartiles: sort | [.[length / 4 | floor], .[length * 3 / 4 | floor]];
+# Each value, or of many the middle half
+def spread: if length <= 12 then map(short) | join(" ")
+	else "\(length): quartiles \(quartiles | map(short) | join(" "))" end;
 def left(n): . + (" " * n) | .[:n];
 def right(n): (" " * n) + . | .[-n:];
 
@@ -31,6 +35,8 @@ def right(n): (" " * n) + . | .[-n:];
    ["mb_per_s", "vm-migrate-2", "raw-copy-io"],
    ["total_s", "vm-migrate-2", "qemu"],
    ["total_s", "vm-migrate-2", "qemu-multifd"],
+   ["total_s", "pair-digest", "pair-nodigest"],
+   ["cpu_s_per_gb", "pair-digest", "pair-nodigest"],
    ["total_s", "vm-migrate", "vm-migrate-nodigest"],
    ["cpu_s_per_gb", "vm-migrate", "vm-migrate-nodigest"],
    ["total_s", "vm-migrate-tls", "vm-migrate"],
@@ -41,7 +47,7 @@ def right(n): (" " * n) + . | .[-n:];
    ["cpu_s_per_gb", "vm-migrate", "raw-copy-io"],
    ["downtime_ms", "vm-migrate", "qemu"]] as $ratios
 | "",
-  "medians of \($rounds | length) rounds",
+  "medians",
   (("subject" | left(20)) + ([$cols[] | .[1] | right(10)] | add)),
   ($by | keys_unsorted[] as $s | ($s | left(20))
    + ([$cols[] as $c | $by[$s][$c[0]] // [] | median | short | right(10)] | add)),
@@ -51,5 +57,5 @@ def right(n): (" " * n) + . | .[-n:];
    | [$rounds[] | select(.[$a][$m] != null and (.[$b][$m] // 0) != 0) | .[$a][$m] / .[$b][$m]]
    | select(length > 0)
    | ($m | left(16)) + ("\($a) / \($b)" | left(34)) + (median | short | right(8))
-     + "  (" + (map(short) | join(" ")) + ")"),
+     + "  (" + spread + ")"),
   ""
