@@ -4,16 +4,20 @@
  *
  *	gnstat --ctl SOCKET --size BYTES [COMMON] [--subject NAME]
  *	gnstat --ctl SOCKET --size BYTES --meter [--subject NAME]
+ *	gnstat --ctl SOCKET --tracker INSTANCE [--seconds S]
  *
  * Asks for {"cmd":"stats"} before and after, so the daemon's packet path is the one
  * that ships: nothing is added to it for the benchmark. All traffic is the generator's,
  * so bytes are packets times their size.
  *
  * Prints one JSON line, see bench_print(), then what the kernel's rings lost; with
- * --meter a line on each SIGUSR1, see meter.h.
+ * --meter a line on each SIGUSR1, see meter.h. With --tracker the DMA log of an instance
+ * is on and off by turns of TURN_NS under traffic that runs already: the packets a second
+ * with it over those without it, of each pair of turns.
  */
 #include <errno.h>
 #include <getopt.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +32,9 @@
 
 #define ANSWER_MAX (1U << 20) /* bytes */
 #define POLL_NS	   20000000   /* between two looks while waiting */
+#define TURN_NS	   20000000   /* with the DMA log, or without it */
+#define SETTLE_NS  2000000    /* after each change; not counted */
+#define MAX_PAIRS  4096
 
 struct counters {
 	uint64_t packets, supers, merged, agg_ns;
@@ -94,16 +101,14 @@ static int add_up(const json_t *answer, struct counters *c)
 	return 0;
 }
 
-static int ask(int fd, struct counters *c)
+/* Return: 0 and *@answer, the caller's; -errno */
+static int request(int fd, const char *question, json_t **answer)
 {
-	static const char question[] = "{\"cmd\":\"stats\"}\n";
 	static char buf[ANSWER_MAX];
-	size_t have = 0;
+	size_t have = 0, len = strlen(question);
 	json_error_t jerr;
-	json_t *answer;
-	int err;
 
-	if (write(fd, question, sizeof(question) - 1) != sizeof(question) - 1)
+	if (write(fd, question, len) != (ssize_t)len)
 		return -EPIPE;
 	while (!have || buf[have - 1] != '\n') {
 		ssize_t n = read(fd, buf + have, sizeof(buf) - have);
@@ -114,9 +119,17 @@ static int ask(int fd, struct counters *c)
 			return -EPROTO;
 		have += (size_t)n;
 	}
-	answer = json_loadb(buf, have, 0, &jerr);
-	if (!answer)
-		return -EPROTO;
+	*answer = json_loadb(buf, have, 0, &jerr);
+	return *answer ? 0 : -EPROTO;
+}
+
+static int ask(int fd, struct counters *c)
+{
+	json_t *answer;
+	int err = request(fd, "{\"cmd\":\"stats\"}\n", &answer);
+
+	if (err)
+		return err;
 	err = add_up(answer, c);
 	json_decref(answer);
 	return err;
@@ -205,6 +218,90 @@ static int meter(int fd, const char *subject, uint32_t size)
 	return err;
 }
 
+/* Return: 0, -errno; what ghostnicd says against it goes to stderr */
+static int set_log(int fd, const char *instance, bool on)
+{
+	struct timespec settle = { .tv_nsec = SETTLE_NS };
+	char question[256];
+	const char *why;
+	json_t *answer;
+	int err;
+
+	snprintf(question, sizeof(question),
+		 "{\"cmd\":\"dma-log-%s\",\"instance\":\"%s\"}\n", on ? "start" : "stop",
+		 instance);
+	err = request(fd, question, &answer);
+	if (err)
+		return err;
+	why = json_string_value(json_object_get(answer, "error"));
+	if (why)
+		fprintf(stderr, "gnstat: %s\n", why);
+	err = why ? -EPROTO : 0;
+	json_decref(answer);
+	nanosleep(&settle, NULL);
+	return err;
+}
+
+/* What comes in TURN_NS. Return: 0 and *@pps, -errno */
+static int turn(int fd, double *pps)
+{
+	struct timespec rest = { .tv_nsec = TURN_NS };
+	struct counters first, last;
+	uint64_t then;
+	int err = ask(fd, &first);
+
+	then = bench_now();
+	nanosleep(&rest, NULL);
+	if (!err)
+		err = ask(fd, &last);
+	if (!err)
+		*pps = (double)(last.packets - first.packets) * 1e9 /
+		       (double)(bench_now() - then);
+	return err;
+}
+
+static int by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+static int tracker(int fd, const char *instance, const char *subject, double seconds)
+{
+	static double ratio[MAX_PAIRS];
+	uint64_t end = bench_now() + (uint64_t)(seconds * 1e9);
+	unsigned int n = 0, off;
+	bool on = false;
+	int err = 0;
+
+	while (!err && !bench_stop && n < MAX_PAIRS && bench_now() < end) {
+		double pps[2];
+
+		/* Off, on, on, off: each is first in every other pair. */
+		err = turn(fd, &pps[on]);
+		on = !on;
+		if (!err)
+			err = set_log(fd, instance, on);
+		if (!err)
+			err = turn(fd, &pps[on]);
+		/* Without packets: the worker had to leave its CPU to others. */
+		if (!err && pps[false] > 0 && pps[true] > 0)
+			ratio[n++] = pps[true] / pps[false];
+	}
+	if (err || !n)
+		return err ? err : -ENODATA;
+	qsort(ratio, n, sizeof(ratio[0]), by_value);
+	/* Where the median is, by 95 %: ranks of a binomial distribution. */
+	off = (unsigned int)(0.98 * sqrt(n)) + 1;
+	printf("{\"subject\":\"%s\",\"pairs\":%u,\"p25\":%.4f,\"p50\":%.4f,\"p75\":%.4f,"
+	       "\"low\":%.4f,\"high\":%.4f}\n",
+	       subject, n, ratio[n / 4], ratio[n / 2], ratio[3 * n / 4],
+	       ratio[n / 2 > off ? n / 2 - off : 0],
+	       ratio[n / 2 + off < n ? n / 2 + off : n - 1]);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option opts[] = {
@@ -215,9 +312,11 @@ int main(int argc, char **argv)
 		{ "busy", required_argument, NULL, 'B' },
 		{ "subject", required_argument, NULL, 'n' },
 		{ "meter", no_argument, NULL, 'm' },
+		{ "tracker", required_argument, NULL, 't' },
 		{ 0 },
 	};
-	const char *ctl = "/run/ghostnic/ctl.sock", *subject = "ghostnic";
+	const char *ctl = "/run/ghostnic/ctl.sock", *subject = "ghostnic",
+		   *tracked = NULL;
 	double seconds = 1, warmup = 0.3;
 	bool metered = false;
 	int busy_cpu = -1;
@@ -236,6 +335,7 @@ int main(int argc, char **argv)
 		case 'B': busy_cpu = atoi(optarg); break;
 		case 'n': subject = optarg; break;
 		case 'm': metered = true; break;
+		case 't': tracked = optarg; break;
 		default: return 2;
 		}
 	}
@@ -250,8 +350,9 @@ int main(int argc, char **argv)
 	if (err)
 		goto close;
 	fprintf(stderr, "ready\n");
-	if (metered) {
-		err = meter(fd, subject, size);
+	if (metered || tracked) {
+		err = metered ? meter(fd, subject, size)
+			      : tracker(fd, tracked, subject, seconds);
 		if (err)
 			fprintf(stderr, "gnstat: %s: %s\n", ctl, strerror(-err));
 		goto close;

@@ -16,7 +16,8 @@ def left(n): . + (" " * n) | .[:n];
 def right(n): (" " * n) + . | .[-n:];
 
 . as $all
-| [$all[] | select(.instances == null and .offered_pps == null)] as $main
+| [$all[] | select(.subject == "tracker")] as $tracker
+| [$all[] | select(.instances == null and .offered_pps == null and .subject != "tracker")] as $main
 | [$all[] | select(.instances != null and .offered_pps == null)] as $curve
 | (reduce ($main[] | select(.value != null)) as $r ({}; .[$r.subject][$r.metric] += [$r.value])) as $by
 | (reduce $main[] as $r ({}; .[$r.round | tostring][$r.subject][$r.metric] = $r.value)) as $rounds
@@ -52,6 +53,10 @@ def right(n): (" " * n) + . | .[-n:];
    | select(length > 0)
    | ($m | left(24)) + ("\($a) / \($b)" | left(44)) + (median | short | right(8))
      + "  (" + (map(short) | join(" ")) + ")"),
+  (if $tracker == [] then empty else
+   ($tracker | map({ (.metric): .value }) | add | "",
+    "tracker: packets/s with the DMA log over those without, \(.pairs) pairs of turns: "
+    + "\(.pps_ratio_p50), by 95 % between \(.pps_ratio_low) and \(.pps_ratio_high)") end),
   (if $sizes == {} then empty else
    "",
    "Gbit/s without loss (CPU s/GB there) over the number of instances",

@@ -13,6 +13,7 @@
 #
 # Environment: BENCH_ROUNDS (3), BENCH_SECONDS of each rung (0.4), BENCH_SUBJECTS (all),
 # BENCH_INSTANCES of the curve ("1 4 16 64", empty: no curve), BENCH_CURVE_ROUNDS (1),
+# BENCH_TRACKER_SECONDS of the log's turns (30, 0: none),
 # BENCH_FLOWS (16), BENCH_BURST (16), BENCH_SIZE (1514), BENCH_BATCH (60), BENCH_LOAD_PPS
 # where CPU time and latency are taken (200000), BENCH_FROM_PPS, the lowest rung (250000),
 # BENCH_VM_CPU of the readers (1), BENCH_GEN_CPU (0), BENCH_RX_CPU (1).
@@ -26,6 +27,7 @@ ROUNDS=${BENCH_ROUNDS:-3}
 SECONDS_EACH=${BENCH_SECONDS:-0.4}
 INSTANCES=${BENCH_INSTANCES-1 4 16 64}
 CURVE_ROUNDS=${BENCH_CURVE_ROUNDS:-1}
+TRACKER_SECONDS=${BENCH_TRACKER_SECONDS:-30}
 FLOWS=${BENCH_FLOWS:-16}
 BURST=${BENCH_BURST:-16}
 SIZE=${BENCH_SIZE:-1514}
@@ -261,6 +263,27 @@ at_load()
 	emit_latency
 }
 
+# The DMA log on and off by turns, under more than can be delivered.
+tracker()
+{
+	local gen p
+	# Its thread that takes orders goes before its worker, which never sleeps now.
+	chrt -f -p 8 "$BACKEND"
+	gn_spawn gen gn_exec tx taskset -c "$GEN_CPU" chrt -f 5 "$BENCH/gen" --if gntx --dst $MAC \
+		--flows "$FLOWS" --burst "$BURST" --size "$SIZE" --batch "$BATCH" --seconds "$((TRACKER_SECONDS + 5))"
+	# Not on the CPU where the generator has real-time priority.
+	gn_exec rx taskset -c "$RX_CPU" chrt -f 8 "$BENCH/gnstat" --ctl "$GHOSTNIC_CTL" --tracker vm1 \
+		--seconds "$TRACKER_SECONDS" --subject tracker >"$GN_TMP/tracker.json" 2>"$GN_TMP/gen.log"
+	gn_stop "$gen"
+	SUBJECT=tracker
+	for p in p25 p50 p75 low high; do
+		emit pps_ratio_$p "$(jq ".$p" "$GN_TMP/tracker.json")" 1
+	done
+	emit pairs "$(jq .pairs "$GN_TMP/tracker.json")" 1
+	SUBJECT=ghostnic-vhost
+	printf '   %-22s %s\n' tracker "$(jq -r '"\(.p50) of the packets/s without it, by 95 % between \(.low) and \(.high), \(.pairs) pairs of turns"' "$GN_TMP/tracker.json")"
+}
+
 # The first packets find cold caches, and rings whose guests are just waking up.
 warm_up()
 {
@@ -276,7 +299,7 @@ subject()
 	link_up
 	if start && warm_up; then
 		"$@"
-		printf '   %-22s %s\n' "$SUBJECT" "$(jq -r '"\(.gbps * 100 | round / 100) Gbit/s without loss, \(.pps / 1e4 | round / 100) Mpps, \(.cpu_s_per_gb * 1000 | round / 1000) s/GB there"' \
+		[ "$1" = tracker ] || printf '   %-22s %s\n' "$SUBJECT" "$(jq -r '"\(.gbps * 100 | round / 100) Gbit/s without loss, \(.pps / 1e4 | round / 100) Mpps, \(.cpu_s_per_gb * 1000 | round / 1000) s/GB there"' \
 			"$GN_TMP/best.json" 2>/dev/null || echo "every rung lost packets")"
 	else
 		gn_note "$SUBJECT: no result; generator, back end and readers said:"
@@ -307,6 +330,8 @@ for ROUND in $(seq "$ROUNDS"); do
 	# shellcheck disable=SC2086 # a list
 	SUBJECTS=$(set -- $SUBJECTS; f=$1; shift; echo "$@" "$f")
 done
+ROUND=0
+[ "$TRACKER_SECONDS" = 0 ] || subject ghostnic-vhost tracker
 [ "$FLOWS" -ge 64 ] || FLOWS=64
 [ -z "$INSTANCES" ] || for ROUND in $(seq "$CURVE_ROUNDS"); do
 	for NDSTS in $INSTANCES; do
