@@ -21,6 +21,7 @@
 
 #include "../lib/clock.h"
 #include "flood.h"
+#include "nap.h"
 #include "rx.h"
 #include "stat.h"
 #include "tx.h"
@@ -29,20 +30,7 @@
 
 #define IO_MIN_NS 20000 /* between looks at the other descriptors under load */
 #define IO_MAX_NS 160000
-/*
- * Adaptive: a wake-up is an interrupt to another CPU, dear where that one is virtual and halted.
- * So bursts closer than SPIN_GAP_NS are waited for awake, for SPIN_NS at most, as long as KVM
- * polls for a halted CPU; and closer than SPIN_GAP_BUSY_NS where work takes a sixth of the time
- * and more. Without the latter a load of a million frames a second, in bursts of 60, was caught
- * in sleep: wake-ups kept the driver's CPU busy until bursts came late enough for the worker to
- * sleep before each of them. A CPU that has less to do is not spent on waiting.
- */
-#define SPIN_GAP_NS	 50000
-#define SPIN_GAP_BUSY_NS 120000
-#define SPIN_SHARE	 6
-#define SPIN_NS		 200000
-#define TIME_MAX_NS	 240000 /* longer times count as this: a lone one changes little */
-#define LULL_NS		 2000000 /* silence until a worker that never sleeps watches its socket */
+#define LULL_NS	  2000000 /* silence until a worker that never sleeps watches its socket */
 /* Bursts without a sleep, after which nothing waits on the socket: a wait queue that is
  * not empty costs the driver's CPU a locked walk to this thread's epoll each burst. */
 #define AWAKE_BURSTS 64
@@ -277,28 +265,11 @@ static unsigned int serve(struct worker *w, uint64_t wait_ns)
 	return served;
 }
 
-/* Moving averages over about eight bursts, ns. */
-struct load {
-	uint64_t gap;  /* from burst to burst */
-	uint64_t work; /* from its reception until it is delivered */
-};
-
-static void average(uint64_t *mean, uint64_t ns)
-{
-	*mean += (ns < TIME_MAX_NS ? ns : TIME_MAX_NS) / 8 - *mean / 8;
-}
-
 /* Is the next burst worth waiting for awake? */
-static bool stays_awake(const struct worker *w, const struct load *load, uint64_t idle_ns)
+static bool stays_awake(const struct worker *w, const struct nap *nap, uint64_t idle_ns)
 {
-	switch (w->conf.poll) {
-	case POLL_BUSY: return true;
-	case POLL_ADAPTIVE:
-		return idle_ns < SPIN_NS && (load->gap < SPIN_GAP_NS ||
-					     (load->gap < SPIN_GAP_BUSY_NS &&
-					      load->work * SPIN_SHARE >= load->gap));
-	default: return false;
-	}
+	return w->conf.poll == POLL_BUSY ||
+	       (w->conf.poll == POLL_ADAPTIVE && nap_stays_awake(nap, idle_ns));
 }
 
 /* How long this worker may sleep now, ns. */
@@ -322,8 +293,10 @@ static void *worker_main(void *arg)
 	struct worker *w = arg;
 	uint64_t now = clock_ns(), last_rx = now, next_io = 0;
 	uint64_t io_interval = IO_MIN_NS, wait;
-	struct load load = { .gap = TIME_MAX_NS };
-	bool received = false;
+	unsigned int received = 0;
+	struct nap nap;
+
+	nap_init(&nap);
 
 	while (!w->stopping) {
 		/* Acquire pairs with worker_call()'s release: fn and arg are there. */
@@ -338,17 +311,17 @@ static void *worker_main(void *arg)
 		}
 		now = clock_ns();
 		if (received)
-			average(&load.work, now - last_rx);
+			nap_work(&nap, now - last_rx);
 		received = rx_burst(w, now);
 		wait = 0;
 		if (received) {
-			average(&load.gap, now - last_rx);
+			nap_burst(&nap, now, now - last_rx, received);
 			last_rx = now;
 			stay_awake(w);
 		} else {
 			if (agg_deadline(&w->agg) <= now)
 				rx_flush(w, now);
-			if (!stays_awake(w, &load, now - last_rx))
+			if (!stays_awake(w, &nap, now - last_rx))
 				wait = sleep_ns(w, now);
 			if (wait) {
 				stat_add(&w->stats.sleeps, 1);
