@@ -223,6 +223,8 @@ expect "and calls" "error EIO" 2 get 8
 for i in 2 3; do gn_stop "${AGENT[$i]}"; done
 rm -f "$GN_TMP"/dir.json*
 SHARE_TLS=psk share_secure
+# Of all agents.
+said=$(wc -l <"$GN_TMP/pid.log")
 for i in 1 2; do
 	share_agent $i
 	share_app $i tls$i
@@ -236,6 +238,8 @@ expect "n1 loads" 6 tls1 load $((PAGE + 8))
 expect "n2 adds" 6 tls2 add $((PAGE + 8)) 1
 gn_check "bytes across pages" mem 2 put tls 3145729 "$GN_TMP/bytes"
 gn_check "and back" cmp "$GN_TMP/bytes" <(mem 1 get tls 3145729 9000001)
+lost() { tail -n "+$((said + 1))" "$GN_TMP/pid.log" | grep "connection to .* lost"; }
+gn_check "no connection was lost and made anew" gn_not lost
 gn_stop "$EXPORTER"
 
 # ---- memory order; a virtual machine's memory
