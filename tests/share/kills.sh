@@ -76,13 +76,14 @@ kill_some()
 	gn_wait 10 settled 1 2 3
 }
 
-# litmus TEST - while agents are killed
+# litmus TEST - while agents are killed. Each of its threads is on a node of its own, but IRIW's
+# last: on one node stores are as late as the processor has them, which SB would see.
 litmus()
 {
-	local t node pid pids=() rc=0 log=$GN_TMP/litmus.$1
+	local t node pid pids=() rc=0 first=$RANDOM log=$GN_TMP/litmus.$1
 	rm -f "$STOP"
 	for ((t = 0; t < THREADS[$1]; t++)); do
-		node=$(((t + RANDOM) % 3 + 1))
+		node=$(((t + first) % 3 + 1))
 		LITMUS_STOP=$STOP gn_exec n$node nice "$T/litmus" "$GN_TMP/n$node.sock" litmus secret \
 			"$1" $t 1000000000 >"$log.$t.log" 2>&1 &
 		pids+=($!)

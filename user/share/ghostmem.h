@@ -3,9 +3,10 @@
  * libghostmem: memory shared between nodes.
  *
  * A process opens the agent of its node, exports or imports regions, and uses them by
- * plain loads and stores at ghostmem_addr(), which are sequentially consistent over all
- * nodes, or by the calls below, which go straight to the owner on a connection of
- * the calling thread and are ordered with loads and stores of the same thread.
+ * plain loads and stores at ghostmem_addr(), which are sequentially consistent between
+ * nodes (threads of one node share its page, and its processor's order), or by the calls
+ * below, which go straight to the owner on a connection of the calling thread and are
+ * ordered with loads and stores of the same thread.
  *
  * All calls return 0 or -errno; any thread may call. -EIO: the owner is gone or bytes
  * were lost; -ESTALE: the region was revoked; -ERANGE: beyond its end; -EPERM: read-only;
