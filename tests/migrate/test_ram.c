@@ -123,6 +123,16 @@ static void test_holes(void **state)
 	bitmap_set(want, 192);
 	bitmap_set(want, 192 + 69);
 	expect(&r, want, 4);
+	/* More than a page at a time: over the end of a word, and up to that of the block */
+	for (unsigned int i = 60; i < 70; i++) {
+		*ram_at(&r, i) = 1;
+		bitmap_set(want, i);
+	}
+	for (unsigned int i = 126; i < 129; i++) {
+		*ram_at(&r, i) = 1;
+		bitmap_set(want, i);
+	}
+	expect(&r, want, 17);
 	munmap(p, 70 * PAGE);
 	close(fd);
 	ram_fini(&r);
