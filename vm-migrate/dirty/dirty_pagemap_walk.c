@@ -8,7 +8,9 @@
  * each thread has its own regions. The thread that was called looks into the holes first,
  * alone, since the kernel lets only one at a time ask for those of a memfd, while scans wait
  * for one another as little as page faults do. Which grains are known all take from a copy:
- * what is found in holes changes the original.
+ * what is found in holes changes the original. Where the calls are few and protect, one thread
+ * does it: a change of the page table waits for every CPU that uses the mapping, and if that
+ * is this process's own, a second thread makes one more.
  */
 #include <errno.h>
 #include <string.h>
@@ -26,6 +28,7 @@
 #define STRIDE	    8 /* the next step through data is so much less than what there was */
 #define WORD	    64	 /* grains: a word of the bitmap of those that are known */
 #define ALONE	    2048 /* grains, 512 MiB: less is not worth a thread */
+#define RUNS	    256	 /* of fewer that are protected, too */
 #define PARTS	    16	 /* of a block, so that no thread waits long for the last one */
 
 /* ENOTTY: no such ioctl. EPERM: the range is not registered as it has to be. */
@@ -307,6 +310,20 @@ static uint64_t look_into_holes(struct walk *k)
 	return clock_ns() - began;
 }
 
+/* Is what is known in many runs? */
+static bool scattered(const struct walk *k)
+{
+	unsigned int runs = 0;
+
+	for (uint64_t g = 0; k->known && runs < RUNS; runs++) {
+		g = bitmap_next(k->known, g, k->grains);
+		if (g >= k->grains)
+			break;
+		g = bitmap_next_zero(k->known, g, k->grains);
+	}
+	return runs == RUNS;
+}
+
 struct walker {
 	struct walk *walk;
 	struct page_region *region;
@@ -335,7 +352,8 @@ int64_t pagemap_walk(struct pagemap_source *p, unsigned int block, uint64_t *bit
 		memcpy(p->was, p->known[block], bitmap_words(k.grains) * sizeof(*p->was));
 		k.known = p->was;
 	}
-	alone = k.grains < ALONE || !pagemap_small_pages(b);
+	alone = k.grains < ALONE || !pagemap_small_pages(b) ||
+		(!p->src.last && !scattered(&k));
 	k.step = alone ? k.grains : (k.grains / PARTS / WORD + 1) * WORD;
 	/* This thread is one of them; fewer do as well. */
 	while (!alone && n + 1 < p->walkers) {
