@@ -253,6 +253,8 @@ ladder()
 	fi
 	emit pps "$PEAK" 1/s
 	emit generator_limits "$([ "$LATE" = true ] && echo 1 || echo 0)" 1
+	printf '   %-22s %s\n' "$SUBJECT" "$(jq -r '"\(.gbps * 100 | round / 100) Gbit/s without loss, \(.pps / 1e4 | round / 100) Mpps, \(.cpu_s_per_gb * 1000 | round / 1000) s/GB there"' \
+		"$GN_TMP/best.json" 2>/dev/null || echo "every rung lost packets")"
 }
 
 # CPU time of the back end, kernel and user space, and latency, where all have time.
@@ -299,8 +301,6 @@ subject()
 	link_up
 	if start && warm_up; then
 		"$@"
-		[ "$1" = tracker ] || printf '   %-22s %s\n' "$SUBJECT" "$(jq -r '"\(.gbps * 100 | round / 100) Gbit/s without loss, \(.pps / 1e4 | round / 100) Mpps, \(.cpu_s_per_gb * 1000 | round / 1000) s/GB there"' \
-			"$GN_TMP/best.json" 2>/dev/null || echo "every rung lost packets")"
 	else
 		gn_note "$SUBJECT: no result; generator, back end and readers said:"
 		tail -qn 5 "$GN_TMP"/{gen,BACK,GN_DAEMON,reader*}.log "$GN_TMP/result.json" \

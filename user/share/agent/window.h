@@ -153,7 +153,8 @@ unsigned int window_lacks(const struct window *w);
 
 /** window_data() - the next pages from *@page on that are in the memfd: *@page, *@n.
  * Moves the file offset of the memfd. Huge pages of a memfd that had some before
- * window_create() are all there after this, unless window_trim() was called. Return: false: there are none */
+ * window_create() are all there after this, unless window_trim() was called. Return: false:
+ * there are none */
 bool window_data(const struct window *w, uint64_t *page, uint64_t *n);
 
 /** window_trim() - of huge pages that a memfd had before window_create(), those that are all
