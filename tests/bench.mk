@@ -18,7 +18,7 @@ endif
 $(B)/tests/bench/shm_client: $(LIB_A)
 $(BENCH_BIN:=.o) $(BENCH_SHARED): | $(patsubst %.bpf.c,$(B)/%.skel.h,$(BENCH_BPF))
 $(BENCH_BIN): $(B)/tests/bench/%: $(B)/tests/bench/%.o $(BENCH_SHARED)
-	$(call say,LD,$@)$(CC) $(GN_LDFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(GN_LIBS) -lm
+	$(call say,LD,$@)$(CC) $(GN_LDFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(GN_LIBS)
 
 $(B)/tests/bench/csum: $(B)/tests/bench/csum.o $(LIB_A)
 	$(call say,LD,$@)$(CC) $(GN_LDFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^

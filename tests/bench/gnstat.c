@@ -12,12 +12,11 @@
  *
  * Prints one JSON line, see bench_print(), then what the kernel's rings lost; with
  * --meter a line on each SIGUSR1, see meter.h. With --tracker the DMA log of an instance
- * is on and off by turns of TURN_NS under traffic that runs already: the packets a second
- * with it over those without it, of each pair of turns.
+ * is on and off by turns of TURN_NS under traffic that runs already, and each pair of turns
+ * gives a line: the packets a second with it over those without it.
  */
 #include <errno.h>
 #include <getopt.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +33,6 @@
 #define POLL_NS	   20000000   /* between two looks while waiting */
 #define TURN_NS	   20000000   /* with the DMA log, or without it */
 #define SETTLE_NS  2000000    /* after each change; not counted */
-#define MAX_PAIRS  4096
 
 struct counters {
 	uint64_t packets, supers, merged, agg_ns;
@@ -260,22 +258,14 @@ static int turn(int fd, double *pps)
 	return err;
 }
 
-static int by_value(const void *a, const void *b)
+static int tracker(int fd, const char *instance, double seconds)
 {
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-static int tracker(int fd, const char *instance, const char *subject, double seconds)
-{
-	static double ratio[MAX_PAIRS];
 	uint64_t end = bench_now() + (uint64_t)(seconds * 1e9);
-	unsigned int n = 0, off;
+	unsigned int n = 0;
 	bool on = false;
 	int err = 0;
 
-	while (!err && !bench_stop && n < MAX_PAIRS && bench_now() < end) {
+	while (!err && !bench_stop && bench_now() < end) {
 		double pps[2];
 
 		/* Off, on, on, off: each is first in every other pair. */
@@ -287,19 +277,10 @@ static int tracker(int fd, const char *instance, const char *subject, double sec
 			err = turn(fd, &pps[on]);
 		/* Without packets: the worker had to leave its CPU to others. */
 		if (!err && pps[false] > 0 && pps[true] > 0)
-			ratio[n++] = pps[true] / pps[false];
+			printf("{\"pair\":%u,\"ratio\":%.4f}\n", ++n,
+			       pps[true] / pps[false]);
 	}
-	if (err || !n)
-		return err ? err : -ENODATA;
-	qsort(ratio, n, sizeof(ratio[0]), by_value);
-	/* Where the median is, by 95 %: ranks of a binomial distribution. */
-	off = (unsigned int)(0.98 * sqrt(n)) + 1;
-	printf("{\"subject\":\"%s\",\"pairs\":%u,\"p25\":%.4f,\"p50\":%.4f,\"p75\":%.4f,"
-	       "\"low\":%.4f,\"high\":%.4f}\n",
-	       subject, n, ratio[n / 4], ratio[n / 2], ratio[3 * n / 4],
-	       ratio[n / 2 > off ? n / 2 - off : 0],
-	       ratio[n / 2 + off < n ? n / 2 + off : n - 1]);
-	return 0;
+	return err || n ? err : -ENODATA;
 }
 
 int main(int argc, char **argv)
@@ -351,8 +332,7 @@ int main(int argc, char **argv)
 		goto close;
 	fprintf(stderr, "ready\n");
 	if (metered || tracked) {
-		err = metered ? meter(fd, subject, size)
-			      : tracker(fd, tracked, subject, seconds);
+		err = metered ? meter(fd, subject, size) : tracker(fd, tracked, seconds);
 		if (err)
 			fprintf(stderr, "gnstat: %s: %s\n", ctl, strerror(-err));
 		goto close;

@@ -16,7 +16,7 @@ def left(n): . + (" " * n) | .[:n];
 def right(n): (" " * n) + . | .[-n:];
 
 . as $all
-| [$all[] | select(.subject == "tracker")] as $tracker
+| ([$all[] | select(.subject == "tracker") | .value] | sort) as $tracker
 | [$all[] | select(.instances == null and .offered_pps == null and .subject != "tracker")] as $main
 | [$all[] | select(.instances != null and .offered_pps == null)] as $curve
 | (reduce ($main[] | select(.value != null)) as $r ({}; .[$r.subject][$r.metric] += [$r.value])) as $by
@@ -54,9 +54,13 @@ def right(n): (" " * n) + . | .[-n:];
    | ($m | left(24)) + ("\($a) / \($b)" | left(44)) + (median | short | right(8))
      + "  (" + (map(short) | join(" ")) + ")"),
   (if $tracker == [] then empty else
-   ($tracker | map({ (.metric): .value }) | add | "",
-    "tracker: packets/s with the DMA log over those without, \(.pairs) pairs of turns: "
-    + "\(.pps_ratio_p50), by 95 % between \(.pps_ratio_low) and \(.pps_ratio_high)") end),
+   ($tracker | length) as $n
+   # Where the median is, by 95 %: ranks of a binomial distribution
+   | (($n | sqrt) * 0.98 + 1 | floor) as $off
+   | "",
+     "tracker: packets/s with the DMA log over those without, median of \($n) pairs of turns: "
+     + "\($tracker | median), by 95 % between \($tracker[[$n / 2 - $off, 0] | max | floor]) and "
+     + "\($tracker[[$n / 2 + $off, $n - 1] | min | floor])" end),
   (if $sizes == {} then empty else
    "",
    "Gbit/s without loss (CPU s/GB there) over the number of instances",

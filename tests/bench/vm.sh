@@ -265,25 +265,21 @@ at_load()
 	emit_latency
 }
 
-# The DMA log on and off by turns, under more than can be delivered.
+# The DMA log on and off by turns, under more than can be delivered; a round is a pair of turns.
 tracker()
 {
-	local gen p
+	local gen
 	# Its thread that takes orders goes before its worker, which never sleeps now.
 	chrt -f -p 8 "$BACKEND"
 	gn_spawn gen gn_exec tx taskset -c "$GEN_CPU" chrt -f 5 "$BENCH/gen" --if gntx --dst $MAC \
-		--flows "$FLOWS" --burst "$BURST" --size "$SIZE" --batch "$BATCH" --seconds "$((TRACKER_SECONDS + 5))"
+		--flows "$FLOWS" --burst "$BURST" --size "$SIZE" --batch "$BATCH"
 	# Not on the CPU where the generator has real-time priority.
 	gn_exec rx taskset -c "$RX_CPU" chrt -f 8 "$BENCH/gnstat" --ctl "$GHOSTNIC_CTL" --tracker vm1 \
-		--seconds "$TRACKER_SECONDS" --subject tracker >"$GN_TMP/tracker.json" 2>"$GN_TMP/gen.log"
+		--seconds "$TRACKER_SECONDS" >"$GN_TMP/tracker.json" 2>"$GN_TMP/gen.log" ||
+		FAILED="$FAILED tracker"
 	gn_stop "$gen"
-	SUBJECT=tracker
-	for p in p25 p50 p75 low high; do
-		emit pps_ratio_$p "$(jq ".$p" "$GN_TMP/tracker.json")" 1
-	done
-	emit pairs "$(jq .pairs "$GN_TMP/tracker.json")" 1
-	SUBJECT=ghostnic-vhost
-	printf '   %-22s %s\n' tracker "$(jq -r '"\(.p50) of the packets/s without it, by 95 % between \(.low) and \(.high), \(.pairs) pairs of turns"' "$GN_TMP/tracker.json")"
+	jq -c '{bench: "vm", round: .pair, subject: "tracker", metric: "pps_ratio", value: .ratio, unit: "1"}' \
+		"$GN_TMP/tracker.json" >>"$JSONL"
 }
 
 # The first packets find cold caches, and rings whose guests are just waking up.
