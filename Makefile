@@ -62,7 +62,7 @@ UNIT_BIN := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
 XDP_BIN  := $(patsubst %.c,$(B)/%,$(XDP_SRC))
 FUZZ_BIN := $(patsubst %.c,$(B)/%,$(FUZZ_SRC))
 
-all: $(PROGS) $(MIGRATE_PROG) ## build ghostnic, ghostnicd and vm-migrate
+all: $(PROGS) $(MIGRATE_PROG) ## build all programs and libraries
 
 # ---- rules ----------------------------------------------------------------
 $(B)/%.o: %.c

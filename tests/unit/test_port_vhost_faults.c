@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -19,6 +20,7 @@
 
 #include <cmocka.h>
 
+#include "../../user/daemon/vhost/port_vhost.h"
 #include "../../user/lib/log.h"
 #include "vhost_rig.h"
 
@@ -226,6 +228,42 @@ static void test_stale_socket(void **state)
 	front_up(&vh.f, VH_MRG);
 }
 
+/* A front end's socket that may not be written to is said once, and tried on. */
+static void test_client_refused(void **state)
+{
+	int lfd = listen_at(vh.path), said = memfd_create("log", MFD_CLOEXEC);
+	int stderr_fd = dup(STDERR_FILENO);
+	const struct vhost_port *vp;
+	char text[4096] = "";
+
+	if (geteuid())
+		skip();
+	assert_int_equal(chmod(vh.path, 0600), 0);
+	assert_int_equal(vh_open_port(1, true), 0);
+	vp = (const struct vhost_port *)vh.port;
+	front_init(&vh.f, vh.loop, VH_MRG);
+	log_set_level(LOG_LVL_WARN);
+	dup2(said, STDERR_FILENO);
+	/* Without capabilities, as after the daemon's start */
+	assert_int_equal(seteuid(65534), 0);
+	while (vp->retry_ms < 400)
+		front_pump(&vh.f);
+	assert_int_equal(seteuid(0), 0);
+	dup2(stderr_fd, STDERR_FILENO);
+	log_set_level(LOG_LVL_ERROR);
+	assert_true(pread(said, text, sizeof(text) - 1, 0) > 0);
+	assert_non_null(strstr(text, "Permission denied"));
+	assert_ptr_equal(strchr(text, '\n'), strrchr(text, '\n'));
+	do {
+		front_pump(&vh.f);
+		vh.f.sock = accept4(lfd, NULL, NULL, SOCK_CLOEXEC);
+	} while (vh.f.sock < 0);
+	close(lfd);
+	close(said);
+	close(stderr_fd);
+	unlink(vh.path);
+}
+
 /* A front end that listens: it is found when it comes, and again after it left. */
 static void test_client(void **state)
 {
@@ -285,7 +323,7 @@ int main(void)
 		VH_TEST(test_bad_messages),	   VH_TEST(test_partial_messages),
 		VH_TEST(test_leaves_half_way),	   VH_TEST(test_socket_file),
 		VH_TEST(test_stale_socket),	   VH_TEST(test_client),
-		VH_TEST(test_second_front_end),
+		VH_TEST(test_second_front_end),	   VH_TEST(test_client_refused),
 	};
 
 	log_set_level(LOG_LVL_ERROR);

@@ -88,6 +88,21 @@ for round in 1 2; do
 	gn_check "round $round: it works" bystander
 done
 
+# ---- a monitor that is not root ------------------------------------------------------------
+GROUP=$GN_TMP/group
+# enter USER GROUP - connect as they
+enter() { setpriv --reuid "$1" --regid "$2" --clear-groups socat -u OPEN:/dev/null "UNIX-CONNECT:$GROUP/vm"; }
+not() { ! "$@"; }
+
+install -d -m 2750 -g games "$GROUP"
+chmod a+x "$GN_TMP"
+gn_must gn_ghostnic instance add "gg,mac=$(mac 40),port=vhost-user:$GROUP/vm" >/dev/null
+gn_check "a socket in a set-group-ID directory is its group's" \
+	test "$(stat -c '%a %U %G' "$GROUP/vm")" = "660 root games"
+gn_check "who is in the group connects" enter nobody games
+gn_check "another does not" not enter nobody nogroup 2>/dev/null
+gn_must gn_ghostnic instance del gg >/dev/null
+
 # ---- a guest that stands still ------------------------------------------------------------
 gn_must gn_ghostnic instance add "g0,mac=$(mac 0),port=vhost-user:$(sock 0)" >/dev/null
 pmd 1

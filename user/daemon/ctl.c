@@ -276,20 +276,6 @@ int ctl_fd(const struct ctl *c)
 
 /* ---- the socket --------------------------------------------------------------- */
 
-/* The umask gives the inode its mode at birth: no moment is open to others. */
-static int bind_listen(int fd, const struct sockaddr_un *sun)
-{
-	mode_t old = umask(0777 & ~SOCKET_MODE);
-	int err = bind(fd, (const struct sockaddr *)sun, sizeof(*sun)) ? -errno : 0;
-
-	umask(old);
-	if (!err && listen(fd, CTL_MAX_CLIENTS)) {
-		err = -errno;
-		unlink(sun->sun_path);
-	}
-	return err;
-}
-
 /* Whoever may open the directory may lock it, so the wait has an end. */
 static int lock_dir(int fd)
 {
@@ -334,20 +320,16 @@ static int open_dir(const char *path)
 
 static int open_socket(struct ctl *c)
 {
-	struct sockaddr_un sun = { .sun_family = AF_UNIX };
 	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = NULL };
 	struct stat st;
 	int dir, err;
 
-	strcpy(sun.sun_path, c->path);
 	dir = open_dir(c->path);
 	if (dir < 0)
 		return dir;
-	err = unix_check_dead(&sun);
-	if (!err && unlink(c->path) && errno != ENOENT)
-		err = -errno;
-	if (!err)
-		err = bind_listen(c->listen_fd, &sun);
+	c->listen_fd = unix_listen(c->path, SOCK_STREAM | SOCK_NONBLOCK, SOCKET_MODE,
+				   CTL_MAX_CLIENTS);
+	err = c->listen_fd < 0 ? c->listen_fd : 0;
 	if (!err && stat(c->path, &st))
 		err = -errno;
 	if (!err) {
@@ -380,12 +362,9 @@ int ctl_open(struct ctl **out, const char *path, struct daemon *d)
 	strcpy(c->path, path);
 	for (unsigned int i = 0; i < CTL_MAX_CLIENTS; i++)
 		c->client[i].fd = -1;
+	c->listen_fd = -1;
 	c->epfd = epoll_create1(EPOLL_CLOEXEC);
-	c->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (c->epfd < 0 || c->listen_fd < 0)
-		err = -errno;
-	else
-		err = open_socket(c);
+	err = c->epfd < 0 ? -errno : open_socket(c);
 	if (err) {
 		ctl_close(c);
 		return err;

@@ -23,8 +23,7 @@
 #include "../lib/unix_path.h"
 #include "../lib/log.h"
 
-#define SOCKET_MODE 0600
-#define BACKLOG	    4
+#define BACKLOG 4
 
 const char shm_left[] = "it left";
 
@@ -32,38 +31,16 @@ const char shm_left[] = "it left";
 
 int shm_listen(const char *path)
 {
-	struct sockaddr_un sun = { .sun_family = AF_UNIX };
-	mode_t old;
-	int fd, err;
+	int fd = unix_listen(path, SOCK_STREAM | SOCK_NONBLOCK, UNIX_MODE_DIR, BACKLOG);
 
-	if (strlen(path) >= sizeof(sun.sun_path)) {
-		log_err("%s: longer than a socket's path may be", path);
-		return -ENAMETOOLONG;
-	}
-	strcpy(sun.sun_path, path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	err = fd < 0 ? -errno : unix_check_dead(&sun);
-	if (!err && unlink(path) && errno != ENOENT)
-		err = -errno;
-	if (!err) {
-		/* The inode has its mode at birth: no moment is open to others. */
-		old = umask(0777 & ~SOCKET_MODE);
-		err = bind(fd, (const struct sockaddr *)&sun, sizeof(sun)) ? -errno : 0;
-		umask(old);
-	}
-	if (!err && listen(fd, BACKLOG)) {
-		err = -errno;
-		unlink(path);
-	}
-	if (!err)
-		return fd;
-	log_err("%s: %s", path,
-		err == -EADDRINUSE ? "someone listens there; give the port another socket"
-		: err == -EEXIST   ? "exists and is no socket; remove it"
-				   : strerror(-err));
-	if (fd >= 0)
-		close(fd);
-	return err;
+	if (fd < 0)
+		log_err("%s: %s", path,
+			fd == -EADDRINUSE
+				? "someone listens there; give the port another socket"
+			: fd == -EEXIST	      ? "exists and is no socket; remove it"
+			: fd == -ENAMETOOLONG ? "longer than a socket's path may be"
+					      : strerror(-fd));
+	return fd;
 }
 
 void shm_unlisten(int fd, const char *path)

@@ -216,20 +216,9 @@ static int bind_tcp(const char *uri, const struct chan_address *a)
 
 static int bind_unix(const char *uri, const struct sockaddr_un *sun)
 {
-	int fd, err = unix_check_dead(sun);
+	int fd = unix_listen(sun->sun_path, SOCK_STREAM, UNIX_MODE_DIR, BACKLOG);
 
-	if (err)
-		return chan_say(err, "%s: %s", uri, strerror(-err));
-	unlink(sun->sun_path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || bind(fd, (const struct sockaddr *)sun, sizeof(*sun)) ||
-	    listen(fd, BACKLOG)) {
-		err = chan_say(-errno, "%s: %s", uri, strerror(errno));
-		if (fd >= 0)
-			close(fd);
-		return err;
-	}
-	return fd;
+	return fd < 0 ? chan_say(fd, "%s: %s", uri, strerror(-fd)) : fd;
 }
 
 int chan_socket_listen(const char *uri, const struct chan_address *a)

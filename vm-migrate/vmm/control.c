@@ -37,7 +37,7 @@ struct control {
 	void *arg;
 	int fd;
 	struct loop_watch *watch;
-	struct sockaddr_un sun;
+	char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 	dev_t dev; /* of the socket that was made here: */
 	ino_t ino; /* another's is not removed */
 	struct client client[CONTROL_MAX_CLIENTS];
@@ -219,27 +219,15 @@ bool control_watched(const struct control *c)
 
 /* ---- the socket -------------------------------------------------------------------- */
 
-static int listen_at(struct control *c)
+static int listen_at(struct control *c, const char *path)
 {
-	const char *path = c->sun.sun_path;
 	struct stat st;
-	mode_t old;
-	int err = unix_check_dead(&c->sun);
 
-	if (!err && unlink(path) && errno != ENOENT)
-		err = -errno;
-	if (err)
-		return err;
-	old = umask(0177);
-	err = bind(c->fd, (struct sockaddr *)&c->sun, sizeof(c->sun)) ? -errno : 0;
-	umask(old);
-	if (err)
-		return err;
-	if (stat(path, &st) || listen(c->fd, CONTROL_MAX_CLIENTS)) {
-		err = -errno;
-		unlink(path);
-		return err;
-	}
+	c->fd = unix_listen(path, SOCK_STREAM | SOCK_NONBLOCK, 0600, CONTROL_MAX_CLIENTS);
+	if (c->fd < 0)
+		return c->fd;
+	if (stat(path, &st))
+		return -errno;
 	c->dev = st.st_dev;
 	c->ino = st.st_ino;
 	return 0;
@@ -270,13 +258,8 @@ int control_open(struct loop *l, const char *path,
 	*c = (struct control){ .loop = l, .handle = handle, .arg = arg, .fd = -1 };
 	for (unsigned int i = 0; i < CONTROL_MAX_CLIENTS; i++)
 		c->client[i] = (struct client){ .c = c, .fd = -1 };
-	c->sun.sun_family = AF_UNIX;
-	err = -ENAMETOOLONG;
-	if (strlen(path) >= sizeof(c->sun.sun_path))
-		goto fail;
-	strcpy(c->sun.sun_path, path);
-	c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	err = c->fd < 0 ? -errno : listen_at(c);
+	snprintf(c->path, sizeof(c->path), "%s", path);
+	err = listen_at(c, path);
 	if (!err)
 		err = loop_watch(l, c->fd, EPOLLIN, accept_ready, c, &c->watch);
 	if (err)
@@ -326,9 +309,8 @@ void control_close(struct control *c, int linger_ms)
 	for (unsigned int i = 0; i < CONTROL_MAX_CLIENTS; i++)
 		if (c->client[i].fd >= 0)
 			client_close(&c->client[i]);
-	if (c->ino && !stat(c->sun.sun_path, &st) && st.st_dev == c->dev &&
-	    st.st_ino == c->ino)
-		unlink(c->sun.sun_path);
+	if (c->ino && !stat(c->path, &st) && st.st_dev == c->dev && st.st_ino == c->ino)
+		unlink(c->path);
 	loop_unwatch(c->loop, c->watch);
 	if (c->fd >= 0)
 		close(c->fd);

@@ -232,7 +232,9 @@ static const char *open_remedy(int err)
 	case EEXIST:
 		return "a file that is no socket is there; remove it or use another path";
 	case EADDRINUSE: return "another process serves it; use another path";
-	case EACCES: return "this user may not create it there";
+	case EACCES:
+		return "if a killed daemon left it there and it was given to another "
+		       "user, remove it; else this user may not create it there";
 	default: return "see unix(7)";
 	}
 }

@@ -86,6 +86,7 @@ struct vhost_port {
 	int listen_fd, conn_fd, timer_fd, trouble_fd; /* -1 */
 	struct loop_watch *listen_watch, *conn_watch, *timer_watch, *trouble_watch;
 	unsigned int retry_ms;
+	int retry_err;		/* why the last try failed, as the log has it */
 	struct log_limit limit; /* of what this front end can make us say */
 
 	/* The message that is being read. */
@@ -160,14 +161,5 @@ static inline void vhost_unlock(struct vhost_ring *r)
 
 /** vhost_settle() - on the worker: put and publish what it holds, notify of all */
 void vhost_settle(struct vhost_queue *vq);
-
-/** vhost_sock_connect() - to a front end that listens at @path. Return: 0, -errno */
-int vhost_sock_connect(const char *path, int *out);
-
-/**
- * vhost_sock_listen() - for front ends at @path, mode 0600; a stale file is replaced
- * Return: 0, -EADDRINUSE: another process listens, -EEXIST: no socket is there, -errno
- */
-int vhost_sock_listen(const char *path, int *out);
 
 #endif

@@ -20,9 +20,11 @@
 #include "../stat.h"
 #include "../../lib/fds.h"
 #include "../../lib/log.h"
+#include "../../lib/unix_path.h"
 
 #define RETRY_MIN_MS  50
 #define RETRY_MAX_MS  2000
+#define BACKLOG	      8	 /* front ends that wait for the one before */
 #define MSG_BUDGET    64 /* messages handled before others get their turn */
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
@@ -234,6 +236,18 @@ static void arm(struct vhost_port *vp, unsigned int ms)
 	timerfd_settime(vp->timer_fd, 0, &t, NULL);
 }
 
+/* Once for each reason. That nobody listens yet is none. */
+static void say_not_there(struct vhost_port *vp, int err)
+{
+	if (err == vp->retry_err || err == -ENOENT || err == -ECONNREFUSED)
+		return;
+	vp->retry_err = err;
+	log_warn("vhost-user %s: %s; %s", vp->conf.arg, strerror(-err),
+		 err == -EACCES ? "root without CAP_DAC_OVERRIDE has to be able to write "
+				  "to the front end's socket, see ghostnicd.conf(5)"
+				: "tried again until the front end is there");
+}
+
 static void on_timer(void *arg, uint32_t events)
 {
 	struct vhost_port *vp = arg;
@@ -242,10 +256,13 @@ static void on_timer(void *arg, uint32_t events)
 
 	if (read(vp->timer_fd, &n, sizeof(n)) < 0 || vp->conn_fd >= 0)
 		return;
-	if (!vhost_sock_connect(vp->conf.arg, &fd)) {
+	fd = unix_connect(vp->conf.arg, SOCK_STREAM | SOCK_NONBLOCK);
+	if (fd >= 0) {
+		vp->retry_err = 0;
 		connected(vp, fd);
 		return;
 	}
+	say_not_there(vp, fd);
 	vp->retry_ms = vp->retry_ms * 2 < RETRY_MAX_MS ? vp->retry_ms * 2 : RETRY_MAX_MS;
 	arm(vp, vp->retry_ms);
 }
@@ -280,10 +297,12 @@ int vhost_conn_open(struct vhost_port *vp)
 	if (err)
 		return err;
 	if (!vp->conf.client) {
-		err = vhost_sock_listen(vp->conf.arg, &vp->listen_fd);
-		if (!err)
-			wait_for_front_end(vp);
-		return err;
+		vp->listen_fd = unix_listen(vp->conf.arg, SOCK_STREAM | SOCK_NONBLOCK,
+					    UNIX_MODE_DIR, BACKLOG);
+		if (vp->listen_fd < 0)
+			return vp->listen_fd;
+		wait_for_front_end(vp);
+		return 0;
 	}
 	vp->retry_ms = RETRY_MIN_MS;
 	vp->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);

@@ -18,6 +18,7 @@
 #include "../../lib/unix_path.h"
 
 #define TICK_MS	       50
+#define BACKLOG	       64
 #define DIR_TIMEOUT_MS 1000
 
 static void on_tick(void *arg, uint32_t events)
@@ -47,30 +48,6 @@ static void on_signal(void *arg, uint32_t events)
 	struct agent *a = arg;
 
 	loop_stop(a->loop);
-}
-
-static int listen_local(const char *path)
-{
-	struct sockaddr_un sun = { .sun_family = AF_UNIX };
-	int fd, err;
-
-	if (strlen(path) >= sizeof(sun.sun_path))
-		return -ENAMETOOLONG;
-	strcpy(sun.sun_path, path);
-	err = unix_check_dead(&sun);
-	if (err && err != -ENOENT)
-		return err;
-	unlink(path);
-	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	if (bind(fd, (struct sockaddr *)&sun, sizeof(sun)) || chmod(path, 0660) ||
-	    listen(fd, 64)) {
-		err = -errno;
-		close(fd);
-		return err;
-	}
-	return fd;
 }
 
 static int failed(const char *what, const char *which, int err)
@@ -131,7 +108,8 @@ int agent_create(const struct agent_config *cfg, struct agent **out)
 						      .expire = agent_dir_expire,
 						      .lost = agent_pages_lost,
 						      .arg = a });
-	a->listener = listen_local(cfg->local);
+	a->listener =
+		unix_listen(cfg->local, SOCK_SEQPACKET | SOCK_NONBLOCK, 0660, BACKLOG);
 	if (a->listener < 0) {
 		err = failed("cannot listen at", cfg->local, a->listener);
 		goto out;
