@@ -214,6 +214,32 @@ static void follows_packed(void **state)
 	follow(*state, true);
 }
 
+/* Pages that nobody took after a swap, for want of its answer, are in the last harvest. */
+static void stop_has_what_a_swap_lost(void **state)
+{
+	struct dma_rig *r = *state;
+	struct ctl_fds fds;
+	uint64_t lost;
+	json_t *o;
+
+	dma_connect(r, false);
+	json_decref(dma_ask_ok(r, CMD("start", ""), &fds));
+	ctl_fds_close(&fds);
+	dma_refill(r, 0);
+	dma_snapshot(r);
+	dma_inject(r, 0, 3000, 3);
+	o = dma_ask_ok(r, CMD("swap", ""), &fds);
+	lost = dma_number(o, "dirty");
+	json_decref(o);
+	ctl_fds_close(&fds);
+	dma_deliver(r, 1, 1500, 5);
+	o = dma_ask_ok(r, CMD("stop", ""), &fds);
+	assert_int_equal(dma_number(o, "harvest"), 1);
+	assert_true(dma_number(o, "dirty") > lost);
+	assert_true(check(r, o, &fds) > 2);
+	json_decref(o);
+}
+
 /* Memory that comes later: within the headroom it is tracked, above it is counted. */
 static void counts_beyond(void **state)
 {
@@ -507,6 +533,8 @@ int main(void)
 						dma_teardown),
 		cmocka_unit_test_setup_teardown(follows_split, dma_setup, dma_teardown),
 		cmocka_unit_test_setup_teardown(follows_packed, dma_setup, dma_teardown),
+		cmocka_unit_test_setup_teardown(stop_has_what_a_swap_lost, dma_setup,
+						dma_teardown),
 		cmocka_unit_test_setup_teardown(counts_beyond, dma_setup, dma_teardown),
 		cmocka_unit_test_setup_teardown(survives_reconnect, dma_setup,
 						dma_teardown),

@@ -10,7 +10,8 @@
  * what it began, and after. stop does the same for the last time; the bitmaps live as
  * long as someone has them. So the last harvest is complete if rings are stopped first.
  *
- * An answer that is lost loses no dirt: bits are cleared by the harvester alone.
+ * An answer that is lost loses no dirt: bits are cleared by the harvester alone, and what
+ * it left in the other bitmap stop adds to the last one.
  *
  * Two harvesters would take each other's dirt. So start may name an owner, and then
  * swap and stop must name the same.
@@ -264,8 +265,8 @@ json_t *ctl_dma_stop(struct daemon *d, const json_t *req, struct ctl_fds *fds)
 	err = add_fd(fds, t.log->pair_fd[last]);
 	if (err)
 		return ctl_error("bitmap: %s", strerror(-err));
-	/* First the last swap, so that what is counted and given is complete. */
-	swap(&t);
+	pass_all(t.in);
+	dma_log_end_pair(t.log, &t.grace);
 	warn_beyond(&t);
 	o = add_harvest(describe(&t), &t, last);
 	dma_log_disable_pair(t.log, &t.grace);

@@ -187,9 +187,8 @@ int dma_log_enable_pair(struct dma_log *log, uint64_t pages,
 
 void dma_log_disable_pair(struct dma_log *log, const struct dma_log_grace *grace)
 {
-	if (!log->pair)
-		return;
-	publish(log, &log->pair, NULL, grace);
+	if (log->pair)
+		publish(log, &log->pair, NULL, grace);
 	free_pair(log);
 }
 
@@ -217,23 +216,56 @@ static uint64_t count_bits(const uint8_t *p, uint64_t len)
 	return n;
 }
 
-/* Reading a hole would fill it with memory, and there may be far more of them. */
+/*
+ * The next range of bitmap @i, from *@to on, that was ever marked. Reading a hole would
+ * fill it with memory, and there may be far more of them. Return: false: there is none
+ */
+static bool next_data(const struct dma_log *log, unsigned int i, off_t *from, off_t *to)
+{
+	*from = lseek(log->pair_fd[i], *to, SEEK_DATA);
+	if (*from < 0)
+		return false;
+	*to = lseek(log->pair_fd[i], *from, SEEK_HOLE);
+	return *to > *from;
+}
+
 uint64_t dma_log_dirty(const struct dma_log *log, unsigned int i)
 {
 	const struct dma_log_map *m = &log->pair_map[i];
-	off_t from = 0, to;
+	off_t from, to = 0;
 	uint64_t n = 0;
 
-	if (!m->base)
-		return 0;
-	while ((from = lseek(log->pair_fd[i], from, SEEK_DATA)) >= 0) {
-		to = lseek(log->pair_fd[i], from, SEEK_HOLE);
-		if (to <= from)
-			break;
+	while (m->base && next_data(log, i, &from, &to))
 		n += count_bits(m->base + from, (uint64_t)(to - from));
-		from = to;
-	}
 	return n;
+}
+
+/* All that is marked in the other bitmap, in @last too. */
+static void merge_into(struct dma_log *log, unsigned int last)
+{
+	const uint64_t *other = (const uint64_t *)(void *)log->pair_map[!last].base;
+	uint64_t *all = (uint64_t *)(void *)log->pair_map[last].base;
+	off_t from, to = 0;
+
+	while (next_data(log, !last, &from, &to)) {
+		for (size_t i = (size_t)from / 8; i < (size_t)to / 8; i++) {
+			uint64_t bits = __atomic_load_n(&other[i], __ATOMIC_RELAXED);
+
+			if (bits)
+				__atomic_fetch_or(&all[i], bits, __ATOMIC_RELAXED);
+		}
+	}
+}
+
+int dma_log_end_pair(struct dma_log *log, const struct dma_log_grace *grace)
+{
+	int last = dma_log_active(log);
+
+	if (last >= 0) {
+		publish(log, &log->pair, NULL, grace);
+		merge_into(log, (unsigned int)last);
+	}
+	return last;
 }
 
 void dma_log_fini(struct dma_log *log)

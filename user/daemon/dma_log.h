@@ -95,8 +95,17 @@ void dma_log_set_front(struct dma_log *log, uint8_t *base, uint64_t size,
 int dma_log_enable_pair(struct dma_log *log, uint64_t pages,
 			const struct dma_log_grace *grace);
 
-/** dma_log_disable_pair() - stop marking in the pair and free it; nothing if there is
- * none */
+/**
+ * dma_log_end_pair() - stop marking in the pair, which stays until it is freed
+ *
+ * What its harvester has not cleared in the one bitmap, for want of an answer or of a file
+ * to write it to, is marked in the other one, too. Return: which of log->pair_fd[] has all
+ * pages now, -ENOENT: no pair
+ */
+int dma_log_end_pair(struct dma_log *log, const struct dma_log_grace *grace);
+
+/** dma_log_disable_pair() - stop marking in the pair, if that has not ended, and free it;
+ * nothing if there is none */
 void dma_log_disable_pair(struct dma_log *log, const struct dma_log_grace *grace);
 
 /**
