@@ -4,7 +4,7 @@
 # What the daemon does with its time and its queues: it costs no CPU when idle, in every way
 # of polling that sleeps; traffic passes in all of them; SIGTERM ends it soon, and the log has
 # the final counters; what arrives while it cannot run is lost, counted, and all that is lost;
-# two queues serve several flows, both ways.
+# two queues serve several flows, both ways; who connects when no descriptor is left waits.
 
 # daemon.sh [PART...] runs some of its parts, which the last lines name.
 
@@ -206,8 +206,72 @@ unserved()
 	above 0 gn_count pass_no_socket
 }
 
+# ---- descriptors ----
+# open_files soft|hard - the daemon's limit
+open_files()
+{
+	local field=4
+	[ "$1" = soft ] || field=5
+	awk "/^Max open files/ { print \$$field }" "/proc/$GN_DAEMON/limits"
+}
+
+log_says() { grep -q -- "$1" "$GN_TMP/GN_DAEMON.log"; }
+
+# calm - does it leave most of a while's CPU time to others?
+calm()
+{
+	local cpu
+	cpu=$(cpu_us)
+	sleep 0.5
+	cpu=$(($(cpu_us) - cpu))
+	echo "$cpu us of CPU in half a second"
+	[ $cpu -lt 100000 ]
+}
+
+# waits SOCKET TEXT CMD... - of no descriptor left, CMD, which connects to SOCKET, has to wait; with
+# one, it is served, which TEXT in the log shows
+waits()
+{
+	gn_must prlimit --pid "$GN_DAEMON" --nofile=3:
+	gn_spawn WAITS "${@:3}"
+	gn_check "files: ${1##*.}: who connects has to wait" \
+		gn_wait 5 log_says "$1: who connects has to wait: Too many open files"
+	gn_check "files: ${1##*.}: nobody spins meanwhile" gn_wait 5 calm
+	gn_must prlimit --pid "$GN_DAEMON" --nofile=1000:
+	gn_check "files: ${1##*.}: it is served then" gn_wait 5 log_says "$2"
+}
+
+files()
+{
+	local vu=$GN_TMP/vm1.vu shm=$GN_TMP/vm2.shm soft
+	soft=$(ulimit -Sn)
+	gn_world 1500
+	: >"$GN_TMP/GN_DAEMON.log"
+	ulimit -Sn 64
+	gn_must gn_daemon host --iface h0 --instance "vm1,mac=$GN_MAC1,port=vhost-user:$vu" \
+		--instance "vm2,mac=$GN_MAC2,port=shm:$shm"
+	ulimit -Sn "$soft"
+	gn_check "files: as many as it may have" test "$(open_files soft)" = "$(open_files hard)"
+	gn_check "files: which are enough" gn_not log_says 'open files'
+	waits "$vu" "vhost-user $vu: front end connected" socat -u "UNIX-CONNECT:$vu" -
+	gn_stop "$WAITS"
+	waits "$shm" "shm $shm: client pid" socat -u "UNIX-CONNECT:$shm" -
+	gn_stop "$WAITS"
+	waits "$GHOSTNIC_CTL" . gn_ghostnic instance list
+	gn_wait 10 gn_gone "$WAITS"
+	gn_check "files: the control client has its answer" wait "$WAITS"
+	gn_stop "$GN_DAEMON"
+	GN_DAEMON=0
+	gn_spawn LOW gn_exec host prlimit --nofile=100 "$GN_BIN/ghostnicd" --foreground \
+		--ctl "$GHOSTNIC_CTL" --iface h0 --instance "vm1,mac=$GN_MAC1,port=vhost-user:$vu"
+	gn_check "files: too few for a VM: that is said" \
+		gn_wait 10 grep -q 'a limit of 100 open files' "$GN_TMP/LOW.log"
+	gn_stop "$LOW"
+	gn_world_end
+}
+
 gn_file 16
-[ $# -gt 0 ] || set -- poll_busy poll_adaptive poll_wait end full queues
+[ $# -gt 0 ] || set -- poll_busy poll_adaptive poll_wait end full queues files
 for part; do
 	"$part"
 done

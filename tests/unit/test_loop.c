@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
-/* loop: callbacks, removal from within a callback, a descriptor that hangs up. */
+/*
+ * loop: callbacks, removal from within a callback, a descriptor that hangs up; a client that
+ * cannot be accepted for want of a descriptor waits, and nobody spins meanwhile.
+ */
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -7,9 +10,16 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include "../../user/lib/log.h"
 #include "../../user/lib/loop.h"
+
+#define TURNS 1000 /* of a loop that has something else to do */
 
 struct end {
 	struct loop *loop;
@@ -84,6 +94,75 @@ static void test_removed_in_same_round(void **state)
 	}
 }
 
+/* A listening socket, and a descriptor that is always ready. */
+struct crowd {
+	struct loop *loop;
+	struct loop_watch *listen, *ready;
+	unsigned int tries, turns;
+	int fd; /* accepted, or why not */
+};
+
+static void on_listen(void *arg, uint32_t events)
+{
+	struct crowd *c = arg;
+
+	c->tries++;
+	c->fd = loop_accept(c->loop, c->listen, "test");
+	if (c->fd >= 0)
+		loop_stop(c->loop);
+}
+
+static void on_turn(void *arg, uint32_t events)
+{
+	struct crowd *c = arg;
+
+	if (++c->turns == TURNS)
+		loop_stop(c->loop);
+}
+
+static void test_no_descriptor_left(void **state)
+{
+	const struct sockaddr_un any = { .sun_family = AF_UNIX };
+	struct sockaddr_un sun;
+	socklen_t len = sizeof(sun);
+	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	int client = socket(AF_UNIX, SOCK_STREAM, 0), ready = eventfd(1, 0);
+	struct crowd c = { .fd = -1 };
+	struct rlimit before, none;
+
+	log_set_level(LOG_LVL_ERROR);
+	assert_int_equal(
+		bind(listener, (const struct sockaddr *)&any, sizeof(sa_family_t)), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	assert_int_equal(getsockname(listener, (struct sockaddr *)&sun, &len), 0);
+	assert_int_equal(connect(client, (const struct sockaddr *)&sun, len), 0);
+	assert_int_equal(loop_create(&c.loop), 0);
+	assert_int_equal(loop_watch(c.loop, ready, EPOLLIN, on_turn, &c, &c.ready), 0);
+	assert_int_equal(loop_watch(c.loop, listener, EPOLLIN, on_listen, &c, &c.listen),
+			 0);
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	none = (struct rlimit){ 0, before.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	assert_int_equal(loop_run(c.loop), 0);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+	assert_int_equal(c.fd, -EMFILE);
+	assert_int_equal(c.turns, TURNS);
+	assert_in_range(c.tries, 1, TURNS / 10);
+
+	/* It is accepted without another event, by a loop that sleeps till then. */
+	loop_unwatch(c.loop, c.ready);
+	assert_int_equal(loop_run(c.loop), 0);
+	assert_true(c.fd >= 0);
+	close(c.fd);
+	loop_pause(c.loop, c.listen, 1);
+	loop_unwatch(c.loop, c.listen); /* while it is paused */
+	loop_destroy(c.loop);
+	close(listener);
+	close(client);
+	close(ready);
+}
+
 static void test_bad_descriptor(void **state)
 {
 	struct loop_watch *w = NULL;
@@ -102,6 +181,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_calls_back),
 		cmocka_unit_test(test_removed_in_same_round),
+		cmocka_unit_test(test_no_descriptor_left),
 		cmocka_unit_test(test_bad_descriptor),
 	};
 

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -100,9 +101,14 @@ static void put_file(const char *path)
 	close(fd);
 }
 
+static void no_call(void *arg, uint32_t events)
+{
+}
+
 static void test_listen(void **state)
 {
 	struct fix *f = *state;
+	struct loop_watch *w;
 	mode_t mask = umask(0);
 	char long_path[200], who[64];
 	struct stat st;
@@ -115,21 +121,24 @@ static void test_listen(void **state)
 	assert_int_equal(stat(f->path, &st), 0);
 	assert_int_equal(st.st_mode, S_IFSOCK | 0600);
 	assert_int_equal(umask(mask), 0);
-	assert_int_equal(shm_accept(fd, &pid, who, sizeof(who)), -EAGAIN);
+	assert_int_equal(loop_watch(f->loop, fd, EPOLLIN, no_call, NULL, &w), 0);
+	assert_int_equal(shm_accept(f->loop, w, f->path, &pid, who, sizeof(who)),
+			 -EAGAIN);
 	/* Somebody listens there, which the second one finds out by connecting. */
 	assert_int_equal(shm_listen(f->path), -EADDRINUSE);
-	conn = shm_accept(fd, &pid, who, sizeof(who));
+	conn = shm_accept(f->loop, w, f->path, &pid, who, sizeof(who));
 	assert_true(conn >= 0);
 	close(conn);
 	f->far = dial(f->path);
 	assert_true(f->far >= 0);
-	conn = shm_accept(fd, &pid, who, sizeof(who));
+	conn = shm_accept(f->loop, w, f->path, &pid, who, sizeof(who));
 	assert_true(conn >= 0);
 	assert_true(fcntl(conn, F_GETFL) & O_NONBLOCK);
 	close(conn);
 	assert_int_equal(pid, getpid());
 	snprintf(long_path, sizeof(long_path), "pid %d uid %u", (int)getpid(), getuid());
 	assert_string_equal(who, long_path);
+	loop_unwatch(f->loop, w);
 	shm_unlisten(fd, f->path);
 	assert_int_equal(access(f->path, F_OK), -1);
 

@@ -215,7 +215,8 @@ static struct client *client_place(struct ctl *c)
 	return stalled;
 }
 
-static void accept_client(struct ctl *c)
+/* Return: false: whoever it is has to wait */
+static bool accept_client(struct ctl *c)
 {
 	static const char busy[] =
 		"{\"ok\":false,\"error\":\"too many control clients; close one\"}\n";
@@ -226,10 +227,11 @@ static void accept_client(struct ctl *c)
 	struct client *cl;
 
 	if (fd < 0) {
-		if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
-			log_limited(LOG_LVL_WARN, "control socket: accept: %s",
-				    strerror(errno));
-		return;
+		if (errno == EAGAIN || errno == ECONNABORTED || errno == EINTR)
+			return true;
+		log_limited(LOG_LVL_WARN, "%s: who connects has to wait: %s", c->path,
+			    strerror(errno));
+		return false;
 	}
 	getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len);
 	cl = client_place(c);
@@ -239,7 +241,7 @@ static void accept_client(struct ctl *c)
 			    (int)cred.pid, CTL_MAX_CLIENTS);
 		send(fd, busy, sizeof(busy) - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
 		close(fd);
-		return;
+		return true;
 	}
 	*cl = (struct client){
 		.fd = fd,
@@ -250,9 +252,10 @@ static void accept_client(struct ctl *c)
 	ev.data.ptr = cl;
 	if (epoll_ctl(c->epfd, EPOLL_CTL_ADD, fd, &ev))
 		client_close(cl);
+	return true;
 }
 
-void ctl_serve(struct ctl *c)
+bool ctl_serve(struct ctl *c)
 {
 	struct epoll_event ev[CTL_MAX_CLIENTS + 1];
 	int n = epoll_wait(c->epfd, ev, CTL_MAX_CLIENTS + 1, 0);
@@ -265,8 +268,7 @@ void ctl_serve(struct ctl *c)
 			accepting = true;
 	}
 	/* Last: a place that is given away must not see its predecessor's event. */
-	if (accepting)
-		accept_client(c);
+	return !accepting || accept_client(c);
 }
 
 int ctl_fd(const struct ctl *c)

@@ -51,8 +51,9 @@ int ctl_open(struct ctl **out, const char *path, struct daemon *d);
 /** ctl_fd() - epoll descriptor: readable when ctl_serve() has work */
 int ctl_fd(const struct ctl *c);
 
-/** ctl_serve() - handle what is ready; never blocks */
-void ctl_serve(struct ctl *c);
+/** ctl_serve() - handle what is ready; never blocks. Return: false: someone cannot be
+ * accepted now, so there will be work again at once; call it again after a pause */
+bool ctl_serve(struct ctl *c);
 
 /** ctl_close() - close, unlink; NULL is fine */
 void ctl_close(struct ctl *c);

@@ -29,11 +29,16 @@
 #include "mirror.h"
 #include "sandbox.h"
 #include "vhost/vu_keep.h"
+#include "vhost/vu_proto.h"
 #include "../lib/log.h"
 
 /* Exit status; documented in ghostnicd(8). */
 #define EXIT_START 1
 #define EXIT_USAGE 2
+
+/* Of a front end: kick, call and error of each ring, two connections, a message's. */
+#define VHOST_FILES (3 * VU_MAX_RINGS + 2 + VU_MAX_FDS)
+#define SPARE_FILES 64 /* of control clients and captures */
 
 struct app {
 	struct daemon d;
@@ -127,7 +132,10 @@ static int background(void)
 
 static void on_ctl(void *arg, uint32_t events)
 {
-	ctl_serve(((struct app *)arg)->ctl);
+	struct app *l = arg;
+
+	if (!ctl_serve(l->ctl))
+		loop_pause(l->d.loop, l->ctl_watch, LOOP_ACCEPT_PAUSE_MS);
 }
 
 static void on_signal(void *arg, uint32_t events)
@@ -169,6 +177,51 @@ static int open_ifaces(struct app *l, struct daemon_conf *conf)
 	return 0;
 }
 
+/* As many descriptors as may be: nothing here cares how large their numbers are. */
+static void raise_files(void)
+{
+	struct rlimit r;
+
+	if (getrlimit(RLIMIT_NOFILE, &r))
+		return;
+	r.rlim_cur = r.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &r); /* refused: check_files() tells if that matters */
+}
+
+/* Descriptors of @port once somebody is connected, beyond those that it has now. */
+static unsigned int files_of_peer(const struct port *port)
+{
+	if (port->ops == &port_vhost_ops)
+		return VHOST_FILES;
+	return port->ops == &port_shm_ops ? 2 * port->nqueues + 2 : 0;
+}
+
+/* Will there be enough descriptors when all instances have their peers? */
+static void check_files(const struct app *l)
+{
+	unsigned int need = SPARE_FILES, n = 0;
+	struct rlimit r;
+	int lowest;
+
+	for (unsigned int i = 0; i < l->d.nifaces; i++)
+		for (unsigned int s = 0; s < GN_MAX_INSTANCES; s++) {
+			const struct instance *in = l->d.iface[i]->instance[s];
+
+			need += in ? files_of_peer(in->port) : 0;
+			n += in != NULL;
+		}
+	/* All below the lowest free one are in use. */
+	lowest = fcntl(l->sigfd, F_DUPFD_CLOEXEC, 0);
+	if (lowest < 0 || getrlimit(RLIMIT_NOFILE, &r))
+		return;
+	close(lowest);
+	if (r.rlim_cur < (unsigned int)lowest + need)
+		log_warn("a limit of %llu open files, of which %d are in use, is too low "
+			 "for the peers of %u instances, which may need %u: raise it, by "
+			 "`ulimit -n` or the service's LimitNOFILE=",
+			 (unsigned long long)r.rlim_cur, lowest, n, need);
+}
+
 /* Positions of packed rings, for the next daemon if this one is killed. */
 static void keep_rings(const char *ctl)
 {
@@ -203,6 +256,8 @@ static int start(struct app *l, struct daemon_conf *conf)
 		keep_rings(conf->ctl);
 	if (!ret)
 		ret = open_ifaces(l, conf);
+	if (!ret)
+		check_files(l);
 	if (!ret)
 		ret = sandbox_enter();
 	for (unsigned int i = 0; !ret && i < l->d.nifaces; i++)
@@ -295,6 +350,7 @@ int main(int argc, char **argv)
 		}
 	}
 	setrlimit(RLIMIT_MEMLOCK, &unlimited); /* refused: umems tell what is missing */
+	raise_files();
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	l.d.conf = &conf;
 	l.d.start_ns = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;

@@ -346,7 +346,7 @@ static void on_listen(void *arg, uint32_t events)
 	struct asking *a = NULL;
 	char who[48];
 	pid_t pid;
-	int conn = shm_accept(s->listen_fd, &pid, who, sizeof(who));
+	int conn = shm_accept(s->d->loop, s->watch, s->path, &pid, who, sizeof(who));
 
 	if (conn < 0)
 		return;

@@ -338,7 +338,9 @@ static void on_listen(void *arg, uint32_t events)
 	struct shm_port *p = arg;
 	char who[48];
 	pid_t pid;
-	int conn = shm_accept(p->listen_fd, &pid, who, sizeof(who)), err;
+	int conn =
+		shm_accept(p->env->loop, p->watch, p->conf.arg, &pid, who, sizeof(who));
+	int err;
 
 	if (conn < 0)
 		return;

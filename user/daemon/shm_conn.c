@@ -56,14 +56,15 @@ void shm_unlisten(int fd, const char *path)
 		unlink(path);
 }
 
-int shm_accept(int listen_fd, pid_t *pid, char *who, size_t wholen)
+int shm_accept(struct loop *loop, struct loop_watch *w, const char *path, pid_t *pid,
+	       char *who, size_t wholen)
 {
-	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = loop_accept(loop, w, path);
 	struct ucred cred = { .pid = 0 };
 	socklen_t len = sizeof(cred);
 
 	if (fd < 0)
-		return -errno;
+		return fd;
 	getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len);
 	*pid = cred.pid;
 	snprintf(who, wholen, "pid %d uid %u", (int)cred.pid, (unsigned int)cred.uid);

@@ -54,11 +54,13 @@ int shm_listen(const char *path);
 void shm_unlisten(int fd, const char *path);
 
 /**
- * shm_accept() - who is there?
+ * shm_accept() - who is there, at the socket of @w? See loop_accept()
+ * @path:	of the socket, for messages
  * @who:	filled: "pid N uid N", @wholen bytes
  * Return: descriptor, not blocking; -errno: nobody
  */
-int shm_accept(int listen_fd, pid_t *pid, char *who, size_t wholen);
+int shm_accept(struct loop *loop, struct loop_watch *w, const char *path, pid_t *pid,
+	       char *who, size_t wholen);
 
 /** shm_refuse() - tell the peer of @conn why, and close it */
 void shm_refuse(int conn, int err, const char *text);

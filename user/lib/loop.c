@@ -3,10 +3,13 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "clock.h"
+#include "log.h"
 #include "loop.h"
 
 #define MAX_EVENTS 16
@@ -15,6 +18,8 @@ struct loop_watch {
 	void (*ready)(void *arg, uint32_t events); /* NULL: removed */
 	void *arg;
 	int fd;
+	uint32_t events;
+	uint64_t paused_until; /* ns; 0: it is not */
 	struct loop_watch *next;
 };
 
@@ -22,6 +27,7 @@ struct loop {
 	int epfd;
 	bool stopping;
 	uint64_t spin_ns;
+	unsigned int npaused;
 	struct loop_watch *watches;
 	/* Removed in this round: events already fetched may still name them. */
 	struct loop_watch *removed;
@@ -75,7 +81,7 @@ int loop_watch(struct loop *l, int fd, uint32_t events,
 	if (!w)
 		return -ENOMEM;
 	*w = (struct loop_watch){
-		.ready = ready, .arg = arg, .fd = fd, .next = l->watches
+		.ready = ready, .arg = arg, .fd = fd, .events = events, .next = l->watches
 	};
 	if (epoll_ctl(l->epfd, EPOLL_CTL_ADD, fd, &ev)) {
 		err = -errno;
@@ -97,6 +103,7 @@ void loop_unwatch(struct loop *l, struct loop_watch *w)
 	while (*p != w)
 		p = &(*p)->next;
 	*p = w->next;
+	l->npaused -= w->paused_until != 0;
 	w->ready = NULL;
 	w->next = l->removed;
 	l->removed = w;
@@ -107,8 +114,58 @@ void loop_set_spin(struct loop *l, unsigned int us)
 	l->spin_ns = us * 1000ull;
 }
 
+static void look_at(struct loop *l, struct loop_watch *w, uint32_t events)
+{
+	struct epoll_event ev = { .events = events, .data.ptr = w };
+
+	epoll_ctl(l->epfd, EPOLL_CTL_MOD, w->fd, &ev);
+}
+
+void loop_pause(struct loop *l, struct loop_watch *w, unsigned int ms)
+{
+	l->npaused += !w->paused_until;
+	w->paused_until = clock_ns() + ms * 1000000ull;
+	look_at(l, w, 0);
+}
+
+/* End the pauses that are over. Return: ms until the next one is; -1: there is none */
+static int resume(struct loop *l)
+{
+	uint64_t next = UINT64_MAX, now;
+
+	if (!l->npaused)
+		return -1;
+	now = clock_ns();
+	for (struct loop_watch *w = l->watches; w; w = w->next) {
+		if (w->paused_until && w->paused_until <= now) {
+			w->paused_until = 0;
+			l->npaused--;
+			look_at(l, w, w->events);
+		} else if (w->paused_until && w->paused_until < next) {
+			next = w->paused_until;
+		}
+	}
+	return next == UINT64_MAX ? -1 : (int)((next - now) / 1000000 + 1);
+}
+
+int loop_accept(struct loop *l, struct loop_watch *w, const char *what)
+{
+	int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), err;
+
+	if (fd >= 0)
+		return fd;
+	err = -errno;
+	if (err == -EAGAIN || err == -ECONNABORTED || err == -EINTR)
+		return err;
+	log_limited(LOG_LVL_WARN, "%s: who connects has to wait: %s", what,
+		    strerror(-err));
+	loop_pause(l, w, LOOP_ACCEPT_PAUSE_MS);
+	return err;
+}
+
 static int wait_events(struct loop *l, struct epoll_event *ev)
 {
+	int timeout = resume(l);
 	uint64_t end = l->spin_ns ? clock_ns() + l->spin_ns : 0;
 
 	while (end && clock_ns() < end) {
@@ -118,7 +175,7 @@ static int wait_events(struct loop *l, struct epoll_event *ev)
 			return n;
 		sched_yield();
 	}
-	return epoll_wait(l->epfd, ev, MAX_EVENTS, -1);
+	return epoll_wait(l->epfd, ev, MAX_EVENTS, timeout);
 }
 
 int loop_run(struct loop *l)

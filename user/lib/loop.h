@@ -42,6 +42,23 @@ int loop_watch(struct loop *l, int fd, uint32_t events,
  * fine */
 void loop_unwatch(struct loop *l, struct loop_watch *w);
 
+/** loop_pause() - @w is not looked at for @ms milliseconds; hang-ups and errors still are */
+void loop_pause(struct loop *l, struct loop_watch *w, unsigned int ms);
+
+/** What loop_accept() waits, and whoever accepts by other means should, ms */
+#define LOOP_ACCEPT_PAUSE_MS 200
+
+/**
+ * loop_accept() - who connects to the socket of @w? The descriptor is close-on-exec and
+ * does not block
+ * @what:	the socket, for messages
+ *
+ * Whoever cannot be accepted, as when no descriptor is left, waits in the socket's
+ * backlog. That is a message, and a pause of @w, for the socket stays readable. Return:
+ * descriptor, -errno: nobody
+ */
+int loop_accept(struct loop *l, struct loop_watch *w, const char *what);
+
 /** loop_set_spin() - poll for @us microseconds after each event before sleeping; 0, as at
  * first: sleep at once. Others may have the CPU meanwhile */
 void loop_set_spin(struct loop *l, unsigned int us);

@@ -128,7 +128,9 @@ static int read_message(struct vhost_port *vp)
 		if (n < 0)
 			return n == -EAGAIN || n == -EINTR ? 0 : (int)n;
 		if (l.lost) {
-			strcpy(vp->dev.why, "more descriptors than a message can have");
+			strcpy(vp->dev.why,
+			       "more descriptors than a message can have, or "
+			       "than this process may open");
 			return -EPROTO;
 		}
 		if (!n)
@@ -219,7 +221,7 @@ static void connected(struct vhost_port *vp, int fd)
 static void on_listen(void *arg, uint32_t events)
 {
 	struct vhost_port *vp = arg;
-	int fd = accept4(vp->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = loop_accept(vp->env->loop, vp->listen_watch, vp->conf.arg);
 
 	if (fd < 0)
 		return;
