@@ -317,6 +317,84 @@ static void test_race(void **state)
 	dir_close(d);
 }
 
+/* ---- one call at a time ------------------------------------------------------------- */
+
+static int calls;
+
+static int within(struct dir *d)
+{
+	calls++;
+	assert_int_equal(pthread_mutex_trylock(&d->lock), EBUSY);
+	return 0;
+}
+
+static int within_region(struct dir *d, struct dir_region *r)
+{
+	return within(d);
+}
+
+static int within_find(struct dir *d, const char *name, uint64_t bus,
+		       struct dir_region *out)
+{
+	return within(d);
+}
+
+static int within_list(struct dir *d, int (*each)(void *arg, const struct dir_region *r),
+		       void *arg)
+{
+	return within(d);
+}
+
+static int within_update(struct dir *d, const struct dir_region *r, uint32_t old_epoch)
+{
+	return within(d);
+}
+
+static int within_remove(struct dir *d, const char *name, uint32_t epoch)
+{
+	return within(d);
+}
+
+static int within_renew(struct dir *d, const char *node)
+{
+	return within(d);
+}
+
+static int within_node(struct dir *d, const char *node, char addr[NET_ADDR_MAX])
+{
+	return within(d);
+}
+
+/* What a directory does not say it can do beside another call is done alone. */
+static void test_alone(void **state)
+{
+	static const struct dir_ops ops = {
+		.add = within_region,
+		.find = within_find,
+		.list = within_list,
+		.update = within_update,
+		.remove = within_remove,
+		.renew = within_renew,
+		.node = within_node,
+		.watch_fd = within,
+	};
+	struct dir d = { .ops = &ops, .lock = PTHREAD_MUTEX_INITIALIZER };
+	struct dir_region r = { 0 };
+	char addr[NET_ADDR_MAX];
+
+	calls = 0;
+	assert_int_equal(dir_add(&d, &r), 0);
+	assert_int_equal(dir_find(&d, "name", 0, &r), 0);
+	assert_int_equal(dir_list(&d, count, NULL), 0);
+	assert_int_equal(dir_update(&d, &r, 1), 0);
+	assert_int_equal(dir_remove(&d, "name", 1), 0);
+	assert_int_equal(dir_renew(&d, "n1"), 0);
+	assert_int_equal(dir_node(&d, "n1", addr), 0);
+	assert_int_equal(dir_watch_fd(&d), 0);
+	assert_int_equal(calls, 8);
+	assert_int_equal(pthread_mutex_trylock(&d.lock), 0);
+}
+
 /* ---- a directory that is a file: its lock ------------------------------------------- */
 
 static int take_lock(void)
@@ -448,9 +526,8 @@ int main(void)
 		cmocka_unit_test(test_race),
 	};
 	const struct CMUnitTest of_file[] = {
-		cmocka_unit_test(test_record),
-		cmocka_unit_test(test_file_reads),
-		cmocka_unit_test(test_file_timeout),
+		cmocka_unit_test(test_record),	   cmocka_unit_test(test_alone),
+		cmocka_unit_test(test_file_reads), cmocka_unit_test(test_file_timeout),
 		cmocka_unit_test(test_file_queue),
 	};
 	const char *given = getenv("GM_TEST_DIRECTORY");

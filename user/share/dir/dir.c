@@ -116,7 +116,14 @@ void dir_announce(struct dir *d, const char *addr)
 
 int dir_node(struct dir *d, const char *node, char addr[NET_ADDR_MAX])
 {
-	return d->ops->node(d, node, addr);
+	int err;
+
+	if (d->ops->free_reads)
+		return d->ops->node(d, node, addr);
+	pthread_mutex_lock(&d->lock);
+	err = d->ops->node(d, node, addr);
+	pthread_mutex_unlock(&d->lock);
+	return err;
 }
 
 int dir_watch_fd(struct dir *d)

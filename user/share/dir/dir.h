@@ -65,7 +65,7 @@ struct dir;
 
 struct dir_ops {
 	const char *scheme; /* "file", "etcd" */
-	bool free_reads;    /* find and list wait for no call that is under way */
+	bool free_reads;    /* find, list and node wait for no call that is under way */
 	int (*open)(struct dir *d, const char *rest, int timeout_ms);
 	void (*close)(struct dir *d);
 	/* All as the functions below. */
