@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
- * Fuzz gso_segment(): a hostile instance's virtio-net header and frame.
+ * Fuzz gso_segment() and gso_accept(): a hostile instance's virtio-net header and frame.
  *
  * Input: struct control, struct virtio_net_hdr_v1, frame. The frame is cut into
  * buffers of exactly their size. What comes out is judged by code that shares nothing
  * with the segmenter: no frame beyond the limit, valid lengths and checksums, the
- * same payload, the same bytes where nothing was asked for.
+ * same payload, the same bytes where nothing was asked for. A frame that may go to another
+ * instance whole has a header that holds, and stands for the same frames of the wire.
  *
  * Under libFuzzer, `fuzz_segment --seeds DIR` writes the seeds.
  */
@@ -121,6 +122,52 @@ static void check_lone(const struct gso_frame *f, const uint8_t *frame,
 	CHECK(pkt_fold((uint64_t)seed + pkt_sum(out + start, f->len - start)) == 0xffff);
 }
 
+/* A header as another instance gets it: each field means something, or is 0. */
+static void check_header(const struct gso_frame *f, const uint8_t *frame)
+{
+	uint32_t start = le16toh(f->vh.csum_start), size = le16toh(f->vh.gso_size);
+	uint32_t offset = le16toh(f->vh.csum_offset), hdr = le16toh(f->vh.hdr_len), at;
+
+	CHECK(!(f->vh.flags & ~VIRTIO_NET_HDR_F_NEEDS_CSUM));
+	CHECK(le16toh(f->vh.num_buffers) == 1);
+	if (f->vh.flags)
+		CHECK(start >= 14 && start + offset + 2 <= f->len);
+	else
+		CHECK(!start && !offset);
+	if (!f->vh.gso_type) {
+		CHECK(!size && !hdr);
+		return;
+	}
+	at = header_bytes(frame);
+	CHECK(hdr == at && at < f->len && size && size < f->len - at);
+	CHECK(!f->vh.flags || (start < hdr && start + offset + 2 <= hdr));
+}
+
+/* @k, @ret: what gso_segment() made of the frame as it came */
+static void check_accepted(const struct gso_frame *came, const uint8_t *frame,
+			   const struct control *c, const struct keep *k, int ret)
+{
+	struct gso_frame f = *came;
+	bool checked = f.vh.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM || !f.vh.gso_type;
+	struct keep again;
+
+	if (gso_accept(&f)) {
+		CHECK(ret == -EINVAL && !memcmp(&f.vh, &came->vh, sizeof(f.vh)));
+		return;
+	}
+	/* A checksum that is there was not looked at, nor is a frame without requests. */
+	CHECK(ret != -EINVAL || !checked || (!f.vh.flags && f.len < 14));
+	check_header(&f, frame);
+	if (ret == -EINVAL)
+		return;
+	keep_init(&again, k->max);
+	CHECK(gso_segment(&f, c->mtu_frame, c->vlan, &again.sink) == ret);
+	CHECK(again.n == k->n);
+	for (unsigned int i = 0; i < k->n; i++)
+		CHECK(again.frame[i].len == k->frame[i].len);
+	keep_fini(&again);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct gso_frame f = { 0 };
@@ -155,6 +202,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		check_gso(&f, frame, &k, tag, ret > 0);
 	else if (ret > 0)
 		check_lone(&f, frame, &k, tag);
+	check_accepted(&f, frame, &c, &k, ret);
 
 	keep_fini(&k);
 	for (unsigned int i = 0; i < MAX_IOV; i++)

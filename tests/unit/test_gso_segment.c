@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
- * gso_segment: what an instance may send, and what it may try.
+ * gso_segment, gso_accept: what an instance may send, and what it may try.
  */
 #include <endian.h>
 #include <errno.h>
@@ -73,6 +73,19 @@ static int segment(const struct sent *s, uint32_t mtu_frame, uint16_t vlan,
 	ret = gso_segment(&f, mtu_frame, vlan, &k->sink);
 	free(exact);
 	return ret;
+}
+
+/* What another instance would be given. Return: gso_accept() */
+static int accept_sent(const struct sent *s, struct virtio_net_hdr_v1 *vh)
+{
+	struct iovec iov = { (void *)s->data, s->len };
+	struct gso_frame f = { .vh = s->vh, .iov = &iov, .niov = 1, .len = s->len };
+	int err = gso_accept(&f);
+
+	if (err)
+		assert_memory_equal(&f.vh, &s->vh, sizeof(f.vh));
+	*vh = f.vh;
+	return err;
 }
 
 enum where { END, VH8, VH16, FR8, FR16, LEN };
@@ -191,6 +204,9 @@ static void test_bad(void **state)
 	struct keep k;
 
 	for (unsigned int i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		struct virtio_net_hdr_v1 vh;
+		int accepted;
+
 		make_sent(&s, bad[i].base, 3000);
 		keep_init(&k, KEEP_MAX);
 		/* the frame is good before it is patched */
@@ -203,7 +219,67 @@ static void test_bad(void **state)
 			if (ret != -EINVAL || k.n)
 				fail_msg("%s: %d, %u frames", bad[i].name, ret, k.n);
 		}
+		/* Nor does it stay on the host, if it asks for anything but the check of
+		 * a checksum that it has. */
+		accepted = accept_sent(&s, &vh);
+		if (accepted != (s.vh.flags ? -EINVAL : 0))
+			fail_msg("%s: accepted: %d", bad[i].name, accepted);
 	}
+}
+
+/* What may stay whole has the header that a merged packet from the wire would have. */
+static void test_accept(void **state)
+{
+	static const struct {
+		enum base base;
+		uint8_t type;
+		unsigned int hdr_len;
+	} good[] = {
+		{ V4, TCP4, 54 }, { V4, TCP4 | VIRTIO_NET_HDR_GSO_ECN, 54 },
+		{ V6, TCP6, 74 }, { V6, TCP6 | VIRTIO_NET_HDR_GSO_ECN, 74 },
+		{ U4, UDP, 42 },  { U6, UDP, 62 },
+		{ LONE, 0, 0 },
+	};
+	static struct sent s;
+	struct virtio_net_hdr_v1 vh, want;
+
+	for (unsigned int i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+		make_sent(&s, good[i].base, 3000);
+		s.vh.gso_type = good[i].type;
+		want = s.vh;
+		want.hdr_len = htole16((uint16_t)good[i].hdr_len);
+		want.num_buffers = htole16(1);
+		/* What means nothing is not passed on. */
+		s.vh.flags |= VIRTIO_NET_HDR_F_DATA_VALID | 0xf0;
+		s.vh.hdr_len = 0xffff;
+		s.vh.num_buffers = 77;
+		if (good[i].base == LONE)
+			s.vh.gso_size = 0xffff;
+		assert_int_equal(accept_sent(&s, &vh), 0);
+		assert_memory_equal(&vh, &want, sizeof(vh));
+
+		/* The payload of one packet, and a byte more. */
+		if (good[i].base == LONE)
+			continue;
+		s.vh.gso_size = want.gso_size = htole16(2999);
+		assert_int_equal(accept_sent(&s, &vh), 0);
+		assert_memory_equal(&vh, &want, sizeof(vh));
+		want.gso_type = want.gso_size = want.hdr_len = 0;
+		for (uint32_t size = 3000; size < 0x10000; size += 0xffff - 3000) {
+			s.vh.gso_size = htole16((uint16_t)size);
+			assert_int_equal(accept_sent(&s, &vh), 0);
+			assert_memory_equal(&vh, &want, sizeof(vh));
+		}
+	}
+	/* Nothing asked for: whatever else the header says, and whatever the frame is. */
+	memset(&want, 0, sizeof(want));
+	want.num_buffers = htole16(1);
+	memset(&s.vh, 0xff, sizeof(s.vh));
+	s.vh.flags = VIRTIO_NET_HDR_F_DATA_VALID;
+	s.vh.gso_type = 0;
+	keep_fill(s.data, s.len, 3);
+	assert_int_equal(accept_sent(&s, &vh), 0);
+	assert_memory_equal(&vh, &want, sizeof(vh));
 }
 
 /* Extension headers of @ext bytes in front of TCP. */
@@ -360,6 +436,7 @@ static void test_udp_zero(void **state)
 {
 	static const enum base bases[] = { U4, U6 };
 	static struct sent s;
+	struct virtio_net_hdr_v1 vh;
 	struct keep k;
 
 	for (unsigned int i = 0; i < 2; i++) {
@@ -388,8 +465,12 @@ static void test_udp_zero(void **state)
 		make_zero_csum(&s, l4, l4 + 8, s.len);
 		pkt_put16(s.data + l4 + 6, 0xffff);
 		check_sent(&s, 0, 3);
+		assert_int_equal(accept_sent(&s, &vh), 0);
+		assert_int_equal(vh.flags, 0);
+		assert_int_equal(vh.gso_type, UDP);
 		pkt_put16(s.data + l4 + 6, 0);
 		check_sent(&s, 0, -EINVAL);
+		assert_int_equal(accept_sent(&s, &vh), -EINVAL);
 	}
 }
 
@@ -462,6 +543,7 @@ static void test_splits(void **state)
 			if (second < s.len)
 				assert_int_equal(gso_segment(&f, NO_MTU, 5, &k.sink),
 						 -EINVAL);
+			assert_int_equal(gso_accept(&f), second < s.len ? -EINVAL : 0);
 		}
 		keep_fini(&want);
 	}
@@ -470,6 +552,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_bad),
+		cmocka_unit_test(test_accept),
 		cmocka_unit_test(test_headers),
 		cmocka_unit_test(test_mtu_and_sink),
 		cmocka_unit_test(test_lone_verbatim),

@@ -20,6 +20,7 @@
 #include "../../user/daemon/flood.h"
 #include "../../user/daemon/tx.h"
 #include "../../user/lib/clock.h"
+#include "pkt.h"
 
 #define CHUNKS	   256
 #define CHUNK_SIZE 2048
@@ -43,6 +44,7 @@ struct fake {
 	/* to send, what fetch() ends with, what was injected */
 	uint8_t out[MAX][9100];
 	uint32_t out_len[MAX];
+	struct virtio_net_hdr_v1 out_vh[MAX], got_vh[MAX];
 	unsigned int nout, sent;
 	int end;
 	struct iovec iov;
@@ -73,7 +75,7 @@ static int fake_fetch(struct port_queue *q, struct gso_frame *f)
 	if (p->sent == p->nout)
 		return p->end;
 	p->iov = (struct iovec){ p->out[p->sent], p->out_len[p->sent] };
-	memset(&f->vh, 0, sizeof(f->vh));
+	f->vh = p->out_vh[p->sent];
 	f->iov = &p->iov;
 	f->niov = 1;
 	f->len = p->out_len[p->sent++];
@@ -85,6 +87,7 @@ static void fake_inject(struct port_queue *q, const struct gso_frame *f)
 	struct fake *p = fake_of(q);
 
 	assert_int_equal(f->niov, 1);
+	p->got_vh[p->ngot] = f->vh;
 	memcpy(p->got[p->ngot++], f->iov->iov_base, f->len < LEN ? f->len : LEN);
 }
 
@@ -342,6 +345,81 @@ static void test_bad_lengths(void **state)
 	assert_int_equal(r->tx_prod, 1);
 }
 
+/* A super-packet of A's own: three segments of TCP. */
+static struct virtio_net_hdr_v1 *send_super(struct rig *r, const uint8_t *to)
+{
+	static uint8_t payload[3000];
+	struct fake *a = &r->fake[A];
+	struct pkt_spec p;
+
+	pkt_default(&p);
+	memcpy(p.dst, to, 6);
+	memcpy(p.src, mac(r, A), 6);
+	p.payload = payload;
+	p.len = sizeof(payload);
+	p.csum = PKT_CSUM_PARTIAL;
+	a->out_len[a->nout] = pkt_build(&p, a->out[a->nout]);
+	a->out_vh[a->nout] = (struct virtio_net_hdr_v1){
+		.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+		.gso_type = VIRTIO_NET_HDR_GSO_TCPV4,
+		.hdr_len = htole16(54),
+		.gso_size = htole16(1000),
+		.csum_start = htole16(34),
+		.csum_offset = htole16(16),
+		.num_buffers = htole16(1),
+	};
+	return &a->out_vh[a->nout++];
+}
+
+/* What A asks for must agree with its frame, also where nobody has to carry it out. */
+static void test_bad_offload(void **state)
+{
+	static const struct virtio_net_hdr_v1 bad[] = {
+		{ .flags = 1, .gso_type = 1, .csum_start = 34, .csum_offset = 16 },
+		{ .gso_type = 4, .gso_size = 1000 },
+		{ .flags = 1, .gso_type = 1, .gso_size = 9, .csum_start = 0xffff },
+		{ .flags = 1, .csum_start = 0xffff },
+		{ .flags = 1, .csum_start = 34, .csum_offset = 3054 - 34 - 1 },
+	};
+	struct rig *r = *state;
+	const uint8_t *to[] = { mac(r, B), broadcast, multicast, stranger };
+	struct fake *a = &r->fake[A];
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		for (unsigned int k = 0; k < 4; k++) {
+			*send_super(r, to[k]) = bad[i];
+			assert_int_equal(tx_instance(&r->w, &a->in), 1);
+			assert_int_equal(a->q.stats.tx_bad, ++n);
+		}
+	}
+	assert_int_equal(r->fake[B].ngot, 0);
+	assert_int_equal(r->tx_prod, 0);
+	assert_int_equal(a->q.stats.tx_local, 0);
+}
+
+/* A good one reaches B and the wire, and B is told nothing but what holds. */
+static void test_good_offload(void **state)
+{
+	struct rig *r = *state;
+	const uint8_t *to[] = { mac(r, B), broadcast, stranger };
+	struct fake *a = &r->fake[A];
+
+	for (int i = 0; i < 3; i++) {
+		struct virtio_net_hdr_v1 *vh = send_super(r, to[i]), want = *vh;
+
+		vh->hdr_len = 0xffff;
+		vh->flags |= VIRTIO_NET_HDR_F_DATA_VALID;
+		assert_int_equal(tx_instance(&r->w, &a->in), 1);
+		assert_int_equal(r->fake[B].ngot, i < 2 ? i + 1 : 2);
+		assert_int_equal(r->tx_prod, 3 * i);
+		if (i < 2)
+			assert_memory_equal(&r->fake[B].got_vh[i], &want, sizeof(want));
+	}
+	assert_int_equal(a->q.stats.tx_bad, 0);
+	assert_int_equal(a->q.stats.tx_local, 2);
+}
+
 /* A frame longer than a chunk is several descriptors, or none. */
 static void test_jumbo(void **state)
 {
@@ -487,10 +565,10 @@ int main(void)
 {
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_unicast),   TEST(test_to_all),      TEST(test_tag),
-		TEST(test_spoofed),   TEST(test_bad_lengths), TEST(test_jumbo),
-		TEST(test_held_back), TEST(test_budget),      TEST(test_rate),
-		TEST(test_flood),
+		TEST(test_bad_offload), TEST(test_good_offload), TEST(test_unicast),
+		TEST(test_to_all),	TEST(test_tag),		 TEST(test_spoofed),
+		TEST(test_bad_lengths), TEST(test_jumbo),	 TEST(test_held_back),
+		TEST(test_budget),	TEST(test_rate),	 TEST(test_flood),
 	};
 
 	return cmocka_run_group_tests_name("tx", tests, NULL, NULL);

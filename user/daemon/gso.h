@@ -17,6 +17,7 @@
 #ifndef GN_GSO_H
 #define GN_GSO_H
 
+#include <endian.h>
 #include <linux/virtio_net.h>
 #include <sys/uio.h>
 
@@ -87,6 +88,27 @@ struct gso_sink {
  */
 int gso_segment(const struct gso_frame *f, uint32_t mtu_frame, uint16_t vlan,
 		struct gso_sink *sink);
+
+/** gso_accept_offload() - gso_accept() of a frame that asks for something */
+int gso_accept_offload(struct gso_frame *f);
+
+/**
+ * gso_accept() - a frame from an instance goes to another one as it is: may it?
+ * @f:		frame; on success its header is made anew of what was found to hold,
+ *		whatever else was in it
+ *
+ * By the rules of gso_segment(), but that no payload is read: a GSO frame without
+ * NEEDS_CSUM has a checksum, which goes on with it for the receiver to check.
+ *
+ * Return: 0, -EINVAL: header and bytes contradict each other, @f is untouched
+ */
+static inline int gso_accept(struct gso_frame *f)
+{
+	if (f->vh.gso_type || f->vh.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)
+		return gso_accept_offload(f);
+	f->vh = (struct virtio_net_hdr_v1){ .num_buffers = htole16(1) };
+	return 0;
+}
 
 /**
  * gso_pseudo_sum() - pseudo-header sum (RFC 9293 3.1, RFC 8200 8.1), not inverted

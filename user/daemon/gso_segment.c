@@ -5,7 +5,8 @@
  * Everything in the frame and in its virtio-net header is hostile input. Headers are
  * gathered into a template of bounded size and parsed there once; then each segment
  * is the template with a few fields set, and its payload, copied and summed in one pass.
- * Sums of what all segments have in common are taken once.
+ * Sums of what all segments have in common are taken once. A frame that stays on the host
+ * is judged by the same parsing, and left whole.
  *
  * No allocation, no state; any thread.
  */
@@ -78,6 +79,20 @@ static void put_tag(uint8_t *p, uint16_t tci)
 
 /* ---- a frame that stays whole ---------------------------------------------- */
 
+/* Is there a checksum to complete where the header says? Return: 0, -EINVAL */
+static int check_lone(const struct gso_frame *f)
+{
+	uint32_t start = le16toh(f->vh.csum_start);
+	uint32_t field = start + le16toh(f->vh.csum_offset);
+
+	if (f->len < WIRE_ETH)
+		return -EINVAL;
+	if (!(f->vh.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM))
+		return 0;
+	/* Not in the Ethernet header: its addresses have been checked already. */
+	return start < WIRE_ETH || field + sizeof(uint16_t) > f->len ? -EINVAL : 0;
+}
+
 static int send_lone(const struct gso_frame *f, uint32_t mtu_frame, uint16_t vlan,
 		     struct gso_sink *sink)
 {
@@ -88,12 +103,10 @@ static int send_lone(const struct gso_frame *f, uint32_t mtu_frame, uint16_t vla
 	struct cursor c = { .iov = f->iov };
 	uint16_t check;
 	uint8_t *out;
+	int err = check_lone(f);
 
-	if (f->len < WIRE_ETH)
-		return -EINVAL;
-	/* Not in the Ethernet header: its addresses have been checked already. */
-	if (need_csum && (start < WIRE_ETH || field + sizeof(check) > f->len))
-		return -EINVAL;
+	if (err)
+		return err;
 	if (f->len > mtu_frame || tag > mtu_frame - f->len)
 		return -EMSGSIZE;
 
@@ -235,27 +248,48 @@ static int parse(struct seg_template *t, uint32_t have, uint32_t total, uint8_t 
 	return 0;
 }
 
-/*
- * The header's view of the checksum against the frame's. Without NEEDS_CSUM the
- * frame must prove to be right before its segments get checksums of ours; virtio asks
- * for NEEDS_CSUM with GSO, but what gso_finish() carried has none. @c: at the payload.
- */
-static int check_csum(const struct seg_template *t, const struct gso_frame *f,
-		      struct cursor c)
+/* Does the header's view of the checksum agree with the frame? Return: 0, -EINVAL */
+static int check_request(const struct seg_template *t, const struct gso_frame *f)
 {
-	uint32_t l4_bytes = f->len - t->l4,
-		 offset = t->udp ? WIRE_UDP_CSUM : WIRE_TCP_CSUM;
-	uint64_t sum;
+	uint32_t offset = t->udp ? WIRE_UDP_CSUM : WIRE_TCP_CSUM;
 
 	if (f->vh.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)
 		return le16toh(f->vh.csum_start) == t->l4 &&
 				       le16toh(f->vh.csum_offset) == offset
 			       ? 0
 			       : -EINVAL;
-	if (t->udp && !wire_raw16(t->hdr + t->l4 + offset))
+	/* Nothing says that a datagram without a checksum is right. */
+	return t->udp && !wire_raw16(t->hdr + t->l4 + offset) ? -EINVAL : 0;
+}
+
+/* Find and check the headers of a GSO frame. Return: 0, -EINVAL */
+static int read_headers(struct seg_template *t, const struct gso_frame *f, uint8_t type)
+{
+	uint32_t have = f->len < HDR_MAX ? f->len : HDR_MAX;
+	struct cursor c = { .iov = f->iov };
+	int err;
+
+	if (!f->vh.gso_size)
 		return -EINVAL;
+	cursor_read(&c, t->hdr, have);
+	err = parse(t, have, f->len, type);
+	return err ? err : check_request(t, f);
+}
+
+/*
+ * Without NEEDS_CSUM the frame must prove to be right before its segments get checksums
+ * of ours; virtio asks for NEEDS_CSUM with GSO, but what gso_finish() carried has none.
+ * @c: at the payload.
+ */
+static int verify_csum(const struct seg_template *t, const struct gso_frame *f,
+		       struct cursor c)
+{
+	uint64_t sum;
+
+	if (f->vh.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)
+		return 0;
 	sum = gso_pseudo_sum(t->hdr + t->l3, t->ipv6, t->udp ? IPPROTO_UDP : IPPROTO_TCP,
-			     l4_bytes);
+			     f->len - t->l4);
 	sum += csum(t->hdr + t->l4, t->len - t->l4);
 	sum += cursor_read(&c, NULL, f->len - t->len);
 	return csum_equal(csum_fold(sum), 0xffff) ? 0 : -EINVAL;
@@ -349,22 +383,16 @@ static void put_headers(const struct seg_template *t, uint8_t *out,
 static int send_segments(const struct gso_frame *f, uint8_t type, uint32_t mtu_frame,
 			 uint16_t vlan, struct gso_sink *sink)
 {
-	uint32_t have = f->len < HDR_MAX ? f->len : HDR_MAX;
 	uint32_t gso_size = le16toh(f->vh.gso_size), payload, longest;
 	struct cursor c = { .iov = f->iov };
 	struct segment s = { 0 };
 	struct seg_template t = { 0 };
-	int err;
+	int err = read_headers(&t, f, type);
 
-	if (!gso_size)
-		return -EINVAL;
-	cursor_read(&c, t.hdr, have);
-	err = parse(&t, have, f->len, type);
 	if (err)
 		return err;
-	c = (struct cursor){ .iov = f->iov };
 	cursor_read(&c, NULL, t.len);
-	err = check_csum(&t, f, c);
+	err = verify_csum(&t, f, c);
 	if (err)
 		return err;
 
@@ -389,23 +417,67 @@ static int send_segments(const struct gso_frame *f, uint8_t type, uint32_t mtu_f
 	return (int)s.n;
 }
 
-int gso_segment(const struct gso_frame *f, uint32_t mtu_frame, uint16_t vlan,
-		struct gso_sink *sink)
+/* Return: GSO type without the ECN bit, -EINVAL */
+static int known_type(uint8_t type)
 {
-	uint8_t type = f->vh.gso_type;
-
-	if (!frame_complete(f))
-		return -EINVAL;
 	switch (type) {
-	case VIRTIO_NET_HDR_GSO_NONE: return send_lone(f, mtu_frame, vlan, sink);
 	case VIRTIO_NET_HDR_GSO_TCPV4 | VIRTIO_NET_HDR_GSO_ECN:
 	case VIRTIO_NET_HDR_GSO_TCPV6 | VIRTIO_NET_HDR_GSO_ECN:
+	case VIRTIO_NET_HDR_GSO_NONE:
 	case VIRTIO_NET_HDR_GSO_TCPV4:
 	case VIRTIO_NET_HDR_GSO_TCPV6:
-	case VIRTIO_NET_HDR_GSO_UDP_L4:
-		return send_segments(f, type & (uint8_t)~VIRTIO_NET_HDR_GSO_ECN,
-				     mtu_frame, vlan, sink);
+	case VIRTIO_NET_HDR_GSO_UDP_L4: return type & ~VIRTIO_NET_HDR_GSO_ECN;
 	default: /* UDP fragmentation (3) among them: no wire frame is made of it */
 		return -EINVAL;
 	}
+}
+
+int gso_segment(const struct gso_frame *f, uint32_t mtu_frame, uint16_t vlan,
+		struct gso_sink *sink)
+{
+	int type = known_type(f->vh.gso_type);
+
+	if (type < 0 || !frame_complete(f))
+		return -EINVAL;
+	if (type == VIRTIO_NET_HDR_GSO_NONE)
+		return send_lone(f, mtu_frame, vlan, sink);
+	return send_segments(f, (uint8_t)type, mtu_frame, vlan, sink);
+}
+
+static int accept_gso(const struct gso_frame *f, uint8_t type,
+		      struct virtio_net_hdr_v1 *vh)
+{
+	struct seg_template t = { 0 };
+	int err = read_headers(&t, f, type);
+
+	if (err)
+		return err;
+	/* What fits into one segment is a packet like any other. */
+	if (f->len - t.len <= le16toh(f->vh.gso_size))
+		return 0;
+	vh->gso_type = f->vh.gso_type;
+	vh->gso_size = f->vh.gso_size;
+	vh->hdr_len = htole16((uint16_t)t.len);
+	return 0;
+}
+
+int gso_accept_offload(struct gso_frame *f)
+{
+	struct virtio_net_hdr_v1 vh = { .num_buffers = htole16(1) };
+	int type = known_type(f->vh.gso_type), err;
+
+	if (type < 0 || !frame_complete(f))
+		return -EINVAL;
+	if (f->vh.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) {
+		vh.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+		vh.csum_start = f->vh.csum_start;
+		vh.csum_offset = f->vh.csum_offset;
+	}
+	if (type == VIRTIO_NET_HDR_GSO_NONE)
+		err = check_lone(f);
+	else
+		err = accept_gso(f, (uint8_t)type, &vh);
+	if (!err)
+		f->vh = vh;
+	return err;
 }

@@ -4,7 +4,8 @@
  *
  * The instance is a guest: neither its frames nor its offload requests are
  * believed. Its source address must be its own and an instance without VLAN sends no
- * tags, unless it was allowed to; gso_segment() checks the rest.
+ * tags, unless it was allowed to; what it asks for must agree with the frame, which
+ * gso_accept() finds out for another instance and gso_segment() for the wire.
  */
 #include <errno.h>
 #include <string.h>
@@ -134,9 +135,20 @@ void tx_settle(struct worker *w)
 	w->nunsettled = 0;
 }
 
-static void to_local(struct worker *w, struct instance *from, struct instance *to,
-		     const struct gso_frame *f)
+/* May it be given to another instance as it is? */
+static bool acceptable(struct worker *w, struct instance *from, struct gso_frame *f)
 {
+	if (!gso_accept(f))
+		return true;
+	stat_add(&worker_queue(w, from)->stats.tx_bad, 1);
+	return false;
+}
+
+static void to_local(struct worker *w, struct instance *from, struct instance *to,
+		     struct gso_frame *f)
+{
+	if (!acceptable(w, from, f))
+		return;
 	stat_add(&worker_queue(w, from)->stats.tx_local, 1);
 	give(w, to, f);
 }
@@ -169,7 +181,7 @@ static size_t peek(const struct gso_frame *f, uint8_t *buf, size_t n)
 	return got;
 }
 
-static void forward(struct worker *w, struct instance *in, const struct gso_frame *f)
+static void forward(struct worker *w, struct instance *in, struct gso_frame *f)
 {
 	struct port_stats *st = &worker_queue(w, in)->stats;
 	struct instance *to;
@@ -196,6 +208,8 @@ static void forward(struct worker *w, struct instance *in, const struct gso_fram
 		return;
 	}
 	if (eth[0] & 1) {
+		if (!acceptable(w, in, f))
+			return;
 		tx_flood(w, in->conf.vlan, in, f);
 		to_wire(w, in, f);
 		return;

@@ -10,10 +10,10 @@
 /**
  * tx_instance() - forward up to one burst of frames of @in
  *
- * Unicast to a local instance of the same VLAN goes to its port with offloads
- * kept; broadcast and multicast go to all of them and to the wire; the rest goes to
- * the wire, segmented and checksummed. When the instance has sent what its rate allows,
- * its queue is not looked at until it may send again.
+ * Unicast to a local instance of the same VLAN goes to its port with offloads kept, if
+ * they agree with the frame; broadcast and multicast go to all of them and to the wire;
+ * the rest goes to the wire, segmented and checksummed. When the instance has sent what
+ * its rate allows, its queue is not looked at until it may send again.
  *
  * Return: number of frames taken, -errno: the port is broken
  */
