@@ -173,7 +173,7 @@ static void start_ring(struct front *f, unsigned int index)
 	const struct vhost_vring_addr a = ring_addr(f, index);
 	const uint64_t number = index;
 
-	front_state(f, VU_SET_VRING_NUM, index, FRONT_RING_SIZE);
+	front_state(f, VU_SET_VRING_NUM, index, c.size);
 	front_state(f, VU_SET_VRING_BASE, index, c.packed ? 0x80008000 : 0);
 	front_send(f, VU_SET_VRING_ADDR, &a, sizeof(a), NULL, 0);
 	front_send(f, VU_SET_VRING_CALL, &number, sizeof(number), &f->call[index], 1);

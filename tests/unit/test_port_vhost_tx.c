@@ -139,6 +139,59 @@ static void test_disabled_transmit(void **state)
 	vh_drain();
 }
 
+/* Of a long ring all of it, by one kick, and none when the ring is enabled again. */
+static void disabled_long(uint64_t features)
+{
+	const struct driver_buf buf = { VH_TX_DATA, VH_HDR + 60 };
+	const unsigned int total = 1000;
+	struct vring_conf c = { .size = 1024 };
+	unsigned int back = 0, calls = 0;
+	struct gso_frame f;
+	uint64_t cookie;
+	uint32_t len;
+
+	assert_int_equal(vh_open_port(1, false), 0);
+	front_init(&vh.f, vh.loop, features);
+	c.packed = vh.f.tx.conf.packed;
+	c.event_idx = vh.f.tx.conf.event_idx;
+	driver_fini(&vh.f.tx);
+	driver_init(&vh.f.tx, &vh.f.tx_guest, &c);
+	assert_int_equal(front_connect(&vh.f, vh.path), 0);
+	front_up(&vh.f, features);
+	vh_drain();
+
+	front_state(&vh.f, VU_SET_VRING_ENABLE, 1, 0);
+	vh_drain();
+	for (unsigned int i = 0; i < total; i++)
+		assert_int_equal(driver_add(&vh.f.tx, &buf, 1, 0, 0, i), 0);
+	vh_kick();
+	for (; vh_readable(); calls++) {
+		assert_true(calls < total);
+		assert_int_equal(vh_fetch(&f), 0);
+	}
+	assert_int_equal(VH_STAT(tx_disabled), total);
+	while (driver_get(&vh.f.tx, &cookie, &len) == 1)
+		back++;
+	assert_int_equal(back, total);
+	front_state(&vh.f, VU_SET_VRING_ENABLE, 1, 1);
+	vh_drain();
+}
+
+static void test_disabled_long_split(void **state)
+{
+	disabled_long(VH_MRG);
+}
+
+static void test_disabled_long_event_idx(void **state)
+{
+	disabled_long(VH_MRG | BIT(VIRTIO_RING_F_EVENT_IDX));
+}
+
+static void test_disabled_long_packed(void **state)
+{
+	disabled_long(VH_MRG | BIT(VIRTIO_F_RING_PACKED));
+}
+
 /* A stop while a frame is out: it is put back where the guest finds it. */
 static void test_stop_puts_held(void **state)
 {
@@ -180,10 +233,17 @@ static void test_rarp(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		VH_TEST(test_sends_split),     VH_TEST(test_sends_packed),
-		VH_TEST(test_sends_event_idx), VH_TEST(test_transmit_header),
-		VH_TEST(test_malformed),       VH_TEST(test_disabled_transmit),
-		VH_TEST(test_stop_puts_held),  VH_TEST(test_rarp),
+		VH_TEST(test_sends_split),
+		VH_TEST(test_sends_packed),
+		VH_TEST(test_sends_event_idx),
+		VH_TEST(test_transmit_header),
+		VH_TEST(test_malformed),
+		VH_TEST(test_disabled_transmit),
+		VH_TEST(test_disabled_long_split),
+		VH_TEST(test_disabled_long_event_idx),
+		VH_TEST(test_disabled_long_packed),
+		VH_TEST(test_stop_puts_held),
+		VH_TEST(test_rarp),
 	};
 
 	log_set_level(LOG_LVL_ERROR);

@@ -41,6 +41,7 @@ struct vhost_ring {
 	int kick, call;		  /* eventfds; call -1: the guest polls */
 	unsigned int unpublished; /* transmit: chains put since vring_publish() */
 	bool deliver;		  /* transmit: false: disabled, frames are thrown away */
+	bool left;		  /* transmit: there may be more to throw away */
 	bool armed;		  /* transmit: the guest was asked to kick */
 	bool quietly;		  /* receive: published to without a notification */
 };

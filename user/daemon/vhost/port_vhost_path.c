@@ -166,9 +166,7 @@ static bool discard(struct vhost_queue *vq, struct vhost_ring *r)
 static int next_frame(struct vhost_queue *vq, struct vhost_ring *r, struct gso_frame *f)
 {
 	if (!r->deliver) {
-		/* More than a burst: the kick is still there, or this is poked again. */
-		if (discard(vq, r))
-			vhost_signal(vq->poke);
+		r->left = discard(vq, r);
 		return 0;
 	}
 	for (;;) {
@@ -223,6 +221,8 @@ static bool ask_for_kicks(struct vhost_queue *vq)
 	for (unsigned int i = 0; i < vq->ntx; i++) {
 		vq->tx[i].armed = true;
 		more |= vring_set_wakeup(vq->tx[i].vring, true);
+		/* More than a burst: no kick comes for what was there all along. */
+		more |= vq->tx[i].left;
 	}
 	/* The queue's descriptor stays readable until all rings were found empty. */
 	if (more)
