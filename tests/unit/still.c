@@ -57,6 +57,7 @@ struct instance *still_add(struct still *s, const char *spec, uint16_t id)
 
 	assert(in);
 	assert(!conf_parse_instance(spec, &in->conf, err, sizeof(err)));
+	strcpy(in->conf.iface, s->iface.name);
 	in->id = id;
 	ops = port_find(in->conf.port.kind);
 	assert(ops);

@@ -228,7 +228,7 @@ static void checks_instance_commands(void **state)
 	refused(&s.d,
 		"{\"cmd\":\"instance-add\",\"spec\":\"vm2,mac=52:54:00:12:34:56,port="
 		"null\"}",
-		"has this address");
+		"vm1 and vm2 have the same address and VLAN");
 	refused(&s.d, "{\"cmd\":\"instance-add\",\"iface\":\"x\",\"spec\":\"" SPEC "\"}",
 		"no interface x");
 	refused(&s.d,
@@ -247,6 +247,14 @@ static void checks_instance_commands(void **state)
 	json_decref(ask_ok(
 		&s.d, "{\"cmd\":\"instance-del\",\"name\":\"vm1\",\"iface\":\"veth0\"}"));
 	assert_null(s.iface.instance[0]);
+	/* A port has one instance, whichever interface it is on. */
+	strcpy(still_add(&t, SPEC, 1)->conf.port.kind, "tap");
+	strcpy(t.iface.instance[1]->conf.port.arg, "tap1");
+	refused(&s.d,
+		"{\"cmd\":\"instance-add\",\"iface\":\"veth0\",\"spec\":\"vm2,mac=52:54:"
+		"00:"
+		"12:34:57,port=tap:tap1\"}",
+		"vm1 and vm2 have the same port tap:tap1");
 	still_fini(&t);
 	still_fini(&s);
 }

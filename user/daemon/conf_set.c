@@ -452,6 +452,24 @@ int conf_parse_instance(const char *s, struct instance_conf *out, char *err,
 	return ret;
 }
 
+int conf_check_clash(const struct instance_conf *o, const struct instance_conf *in,
+		     char *err, size_t errlen)
+{
+	if (!strcmp(o->iface, in->iface) && o->vlan == in->vlan &&
+	    !memcmp(o->mac, in->mac, 6))
+		return conf_fail(err, errlen,
+				 "instances %s and %s have the same address and VLAN; "
+				 "change one",
+				 o->name, in->name);
+	if (*in->port.arg && !strcmp(o->port.kind, in->port.kind) &&
+	    !strcmp(o->port.arg, in->port.arg))
+		return conf_fail(err, errlen,
+				 "instances %s and %s have the same port %s:%s; "
+				 "change one",
+				 o->name, in->name, in->port.kind, in->port.arg);
+	return 0;
+}
+
 int conf_add_instance(struct daemon_conf *c, const struct instance_conf *in, bool replace,
 		      char *err, size_t errlen)
 {
@@ -459,9 +477,9 @@ int conf_add_instance(struct daemon_conf *c, const struct instance_conf *in, boo
 
 	for (unsigned int i = 0; i < c->ninstances; i++) {
 		struct instance_conf *o = &c->instance[i];
-		bool same_iface = !strcmp(o->iface, in->iface);
+		int ret;
 
-		if (same_iface && !strcmp(o->name, in->name)) {
+		if (!strcmp(o->iface, in->iface) && !strcmp(o->name, in->name)) {
 			if (!replace)
 				return conf_fail(err, errlen,
 						 "instance %s is configured twice; "
@@ -470,17 +488,9 @@ int conf_add_instance(struct daemon_conf *c, const struct instance_conf *in, boo
 			same = o;
 			continue;
 		}
-		if (same_iface && o->vlan == in->vlan && !memcmp(o->mac, in->mac, 6))
-			return conf_fail(err, errlen,
-					 "instances %s and %s have the same address and "
-					 "VLAN; change one",
-					 o->name, in->name);
-		if (*in->port.arg && !strcmp(o->port.kind, in->port.kind) &&
-		    !strcmp(o->port.arg, in->port.arg))
-			return conf_fail(err, errlen,
-					 "instances %s and %s have the same port %s:%s; "
-					 "change one",
-					 o->name, in->name, in->port.kind, in->port.arg);
+		ret = conf_check_clash(o, in, err, errlen);
+		if (ret)
+			return ret;
 	}
 	if (!same) {
 		grown = reallocarray(c->instance, c->ninstances + 1, sizeof(*grown));

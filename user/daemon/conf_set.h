@@ -41,6 +41,11 @@ int conf_set_instance(struct instance_conf *in, const char *key, const char *val
 /** conf_check_instance() - complete and consistent in itself? */
 int conf_check_instance(const struct instance_conf *in, char *err, size_t errlen);
 
+/** conf_check_clash() - may @in be added where @o is? Not if it has its address and VLAN
+ * on the same interface, or its port on any; names are another matter */
+int conf_check_clash(const struct instance_conf *o, const struct instance_conf *in,
+		     char *err, size_t errlen);
+
 /**
  * conf_add_instance() - copy @in into @c
  * @replace:	takes the place of one with the same name and interface, which

@@ -205,6 +205,20 @@ struct iface *ctl_find_iface(struct daemon *d, const char *name, json_t **err)
 	return NULL;
 }
 
+/* What a configuration file is checked for, too: against the instances of all interfaces. */
+static int check_clash(const struct daemon *d, const struct instance_conf *conf,
+		       char *err, size_t errlen)
+{
+	int ret = 0;
+
+	for (unsigned int i = 0; i < d->nifaces; i++)
+		for (unsigned int s = 0; !ret && s < GN_MAX_INSTANCES; s++)
+			if (d->iface[i]->instance[s])
+				ret = conf_check_clash(&d->iface[i]->instance[s]->conf,
+						       conf, err, errlen);
+	return ret;
+}
+
 static json_t *run_instance_add(struct daemon *d, const json_t *req)
 {
 	const char *spec = ctl_member(req, "spec"), *name = ctl_member(req, "iface");
@@ -225,6 +239,10 @@ static json_t *run_instance_add(struct daemon *d, const json_t *req)
 	if (!i)
 		return err;
 	strcpy(conf.iface, i->name);
+	if (iface_find_instance(i, conf.name))
+		return ctl_error("instance %s exists already on %s", conf.name, i->name);
+	if (check_clash(d, &conf, text, sizeof(text)))
+		return ctl_error("%s", text);
 	ret = iface_add_instance(i, &conf, text, sizeof(text));
 	if (ret)
 		return ctl_error("%s", *text ? text : strerror(-ret));

@@ -434,36 +434,13 @@ struct instance *iface_find_instance(struct iface *i, const char *name)
 	return NULL;
 }
 
-/* A free slot for @conf, or -errno if its name or address is taken. */
-static int find_slot(const struct iface *i, const struct instance_conf *conf, char *err,
-		     size_t errlen)
+/* Return: the first free slot, -ENOSPC */
+static int find_slot(const struct iface *i)
 {
-	int slot = -ENOSPC;
-
-	for (int s = GN_MAX_INSTANCES - 1; s >= 0; s--) {
-		const struct instance *in = i->instance[s];
-
-		if (!in) {
-			slot = s;
-			continue;
-		}
-		if (!strcmp(in->conf.name, conf->name)) {
-			snprintf(err, errlen, "instance %s exists already on %s",
-				 conf->name, i->name);
-			return -EEXIST;
-		}
-		if (in->conf.vlan == conf->vlan && !memcmp(in->conf.mac, conf->mac, 6)) {
-			snprintf(err, errlen,
-				 "instance %s has this address and VLAN already",
-				 in->conf.name);
-			return -EEXIST;
-		}
-	}
-	if (slot < 0)
-		snprintf(err, errlen,
-			 "%s has %d instances already, the most there can be", i->name,
-			 GN_MAX_INSTANCES);
-	return slot;
+	for (int s = 0; s < GN_MAX_INSTANCES; s++)
+		if (!i->instance[s])
+			return s;
+	return -ENOSPC;
 }
 
 static void tell_link(struct port *p, const struct iface *i)
@@ -475,12 +452,16 @@ static void tell_link(struct port *p, const struct iface *i)
 int iface_add_instance(struct iface *i, const struct instance_conf *conf, char *err,
 		       size_t errlen)
 {
-	int slot = find_slot(i, conf, err, errlen), ret;
+	int slot = find_slot(i), ret;
 	const struct port_ops *ops = port_find(conf->port.kind);
 	struct instance *in;
 
-	if (slot < 0)
+	if (slot < 0) {
+		snprintf(err, errlen,
+			 "%s has %d instances already, the most there can be", i->name,
+			 GN_MAX_INSTANCES);
 		return slot;
+	}
 	if (!ops) {
 		snprintf(err, errlen, "no port of kind %s", conf->port.kind);
 		return -EINVAL;

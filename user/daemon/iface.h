@@ -60,9 +60,10 @@ void iface_close(struct iface *i);
 
 /**
  * iface_add_instance() - open its port, tell the workers, then XDP
+ * @conf:	its name, address and port are no other instance's
  * @err:	message, @errlen bytes
  *
- * Return: 0, -EEXIST (name or address taken), -ENOSPC, or the port's -errno
+ * Return: 0, -ENOSPC, or the port's -errno
  */
 int iface_add_instance(struct iface *i, const struct instance_conf *conf, char *err,
 		       size_t errlen);
