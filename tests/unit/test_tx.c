@@ -480,6 +480,14 @@ static void test_held_back(void **state)
 		r->comp[r->comp_prod++] = r->tx[r->tx_cons].addr;
 	assert_int_equal(tx_instance(&r->w, &a->in), 13);
 	assert_int_equal(a->q.stats.tx_wire, 26);
+	/* Nor is it with chunks enough, but a ring that is nearly full. */
+	r->w.xsk.tx_limit = CHUNKS;
+	r->tx_cons = r->tx_prod - (XSK_TX_SIZE - 50);
+	r->w.xsk.tx.cached_cons = r->tx_cons + XSK_TX_SIZE;
+	assert_int_equal(tx_instance(&r->w, &a->in), 3);
+	assert_int_equal(tx_instance(&r->w, &a->in), 0);
+	assert_int_equal(a->q.stats.tx_wire, 29);
+	assert_int_equal(a->q.stats.tx_dropped, 0);
 }
 
 static void test_budget(void **state)

@@ -129,6 +129,7 @@ static unsigned int queue(struct rig *r, unsigned int n)
 static void all_back(struct rig *r)
 {
 	assert_int_equal(r->x.tx_out, 0);
+	assert_int_equal(r->x.tx_held, 0);
 	assert_int_equal(r->pool.nfree, CHUNKS);
 	assert_false(r->x.need_kick);
 }
@@ -267,6 +268,33 @@ static void test_full_ring(void **state)
 	all_back(r);
 }
 
+/* A frame of several chunks, which are all there before the first one is queued: all of it
+ * fits, or none of it is begun. */
+static void test_whole_frames(void **state)
+{
+	struct rig *r = *state;
+	struct mbuf *m[3];
+	unsigned int n = 0;
+
+	r->x.tx_limit = CHUNKS;
+	r->fail = ENETDOWN;
+	assert_int_equal(queue(r, XSK_TX_SIZE - 2), XSK_TX_SIZE - 2);
+	while (n < 3 && (m[n] = xsk_tx_get(&r->x)))
+		n++;
+	assert_int_equal(n, 2);
+	xsk_tx_cancel(&r->x, m[1]);
+	m[1] = xsk_tx_get(&r->x);
+	assert_non_null(m[1]);
+	for (unsigned int i = 0; i < n; i++)
+		xsk_tx_put(&r->x, m[i], i + 1 < n);
+	assert_int_equal(r->tx_prod - r->tx_cons, XSK_TX_SIZE);
+	assert_null(xsk_tx_get(&r->x));
+	r->fail = 0;
+	xsk_tx_kick(&r->x);
+	assert_int_equal(r->sent, XSK_TX_SIZE);
+	all_back(r);
+}
+
 static void test_descriptors(void **state)
 {
 	struct rig *r = *state;
@@ -299,9 +327,11 @@ int main(void)
 {
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_until_drained), TEST(test_no_wakeup_wanted), TEST(test_stalled),
-		TEST(test_no_progress),	  TEST(test_late_completions), TEST(test_limit),
-		TEST(test_full_ring),	  TEST(test_descriptors),
+		TEST(test_until_drained),    TEST(test_no_wakeup_wanted),
+		TEST(test_stalled),	     TEST(test_no_progress),
+		TEST(test_late_completions), TEST(test_limit),
+		TEST(test_full_ring),	     TEST(test_whole_frames),
+		TEST(test_descriptors),
 	};
 
 	return cmocka_run_group_tests_name("xsk_tx", tests, NULL, NULL);

@@ -235,12 +235,10 @@ static void pause_tx(struct worker *w, struct instance *in, uint64_t until_ns)
 
 /* On a link that is down frames are taken and lost, as by any NIC: holding them
  * back would wake this thread for ever. */
-static bool may_fetch(const struct worker *w)
+static bool may_fetch(struct worker *w)
 {
-	const struct xsk *x = &w->xsk;
-
-	return x->stalled ||
-	       (x->tx_limit - x->tx_out >= TX_ROOM && w->pool.nfree >= TX_ROOM);
+	return w->xsk.stalled ||
+	       (xsk_tx_room(&w->xsk, TX_ROOM) && w->pool.nfree >= TX_ROOM);
 }
 
 int tx_instance(struct worker *w, struct instance *in)

@@ -243,14 +243,14 @@ struct mbuf *xsk_tx_get(struct xsk *x)
 {
 	struct mbuf *m;
 
-	if (x->tx_out >= x->tx_limit || !xsk_prod_nb_free(&x->tx, 1))
+	if (!xsk_tx_room(x, 1))
 		xsk_tx_kick(x);
-	if (x->tx_out >= x->tx_limit || !xsk_prod_nb_free(&x->tx, 1) ||
-	    !(m = mbuf_alloc(x->pool))) {
+	if (!xsk_tx_room(x, 1) || !(m = mbuf_alloc(x->pool))) {
 		stat_add(&x->stats.tx_full, 1);
 		return NULL;
 	}
 	x->tx_out++;
+	x->tx_held++;
 	m->addr = (uint64_t)mbuf_index(x->pool, m) << x->pool->chunk_shift;
 	m->next = MBUF_NONE;
 	return m;
@@ -260,17 +260,19 @@ void xsk_tx_cancel(struct xsk *x, struct mbuf *m)
 {
 	mbuf_free(x->pool, m);
 	x->tx_out--;
+	x->tx_held--;
 }
 
 void xsk_tx_put(struct xsk *x, struct mbuf *m, bool more)
 {
 	uint32_t idx;
 
-	/* Cannot fail: there was room at xsk_tx_get(), and chunks out are counted. */
+	/* Cannot fail: xsk_tx_get() kept a place for each chunk that is held. */
 	if (xsk_ring_prod__reserve(&x->tx, 1, &idx) != 1) {
 		xsk_tx_cancel(x, m);
 		return;
 	}
+	x->tx_held--;
 	*xsk_ring_prod__tx_desc(&x->tx, idx) = (struct xdp_desc){
 		.addr = m->addr,
 		.len = m->len,

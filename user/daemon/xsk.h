@@ -63,7 +63,8 @@ struct xsk {
 	uint32_t peak;	   /* most that waited since depth was set */
 	uint32_t rounds;   /* bursts since then */
 	uint32_t rx_out;   /* chunks given for reception and not seen again */
-	uint32_t tx_out;   /* chunks the kernel still holds for sending */
+	uint32_t tx_out;   /* chunks that are not back from sending */
+	uint32_t tx_held;  /* of these not queued yet: each has its place in the ring */
 	uint32_t tx_limit; /* most chunks transmission may hold */
 	struct xsk_stats stats;
 };
@@ -125,6 +126,14 @@ static inline void xsk_rx_release(struct xsk *x, uint32_t n)
  * place again in the first turn that finds it free.
  */
 void xsk_refill(struct xsk *x);
+
+/** xsk_tx_room() - will xsk_tx_get() give @n chunks, if the pool has them? Neither the
+ * share of transmission nor the ring, whichever is smaller, is used up by then. */
+static inline bool xsk_tx_room(struct xsk *x, uint32_t n)
+{
+	return x->tx_out + n <= x->tx_limit &&
+	       xsk_prod_nb_free(&x->tx, x->tx_held + n) >= x->tx_held + n;
+}
 
 /**
  * xsk_tx_get() - chunk to build a frame in
