@@ -79,6 +79,22 @@ plain b "${NUMA[@]}" -S -incoming "unix:$GN_TMP/left"
 qmp a migrate "{\"uri\":\"unix:$GN_TMP/left\"}" >/dev/null
 gn_check "transferred, both are paused" gn_wait 20 migrated a completed
 gn_check "nothing is decided without a comparison" gives 7 between a b --verify none
+both_stay() { runs a postmigrate && runs b paused; }
+# The handler is there when the first phase is said; the destination answers after the signal.
+interrupt_early()
+{
+	local pid
+	: >"$GN_TMP/lines"
+	kill -STOP "${QEMU_PID[b]}"
+	"$TOOL" qemu --json --qmp "$GN_TMP/a/qmp" --dest-qmp "$GN_TMP/b/qmp" --to "unix:$GN_TMP/left" >"$GN_TMP/lines" &
+	pid=$!
+	gn_wait 20 grep -q '"check"' "$GN_TMP/lines"
+	kill -INT $pid
+	kill -CONT "${QEMU_PID[b]}"
+	wait $pid
+}
+gn_check "the next run is interrupted" gives 4 interrupt_early
+gn_check "both stay paused" both_stay
 gn_check "the next run compares and decides" gives 0 between a b
 gn_check "it runs there" runs b running
 gn_stop "${QEMU_PID[a]}" KILL
@@ -147,6 +163,20 @@ gn_check "--pid, --dest-pid, --tls-creds, --on-stall raise: migrated" gives 0 be
 	--bandwidth 1M --on-stall raise --max-downtime-ms 10000
 gn_check "all of it was compared" result '.compared and .pages_differ == 0 and .pages_compared > 100'
 gn_check "it runs there" runs b running
+
+# ---- the same again, when it has run there ---------------------------------------------------
+gn_must ram_open b
+gn_check "it has written there" gn_wait 20 beyond b "$(counts a)"
+qmp b stop >/dev/null
+gn_check "its user has paused it there; the same again says that nobody knows" gives 5 between a b
+gn_check "what differs, and why that may be" result \
+	'.pages_differ > 0 and (.rolled_back | not) and (.error | test("has run there since"))'
+gn_check "both stay paused" both_stay
+qmp b cont >/dev/null
+gn_check "a destination that runs is no reason to let the source run" gives 7 between a b
+gn_check "it says: nowhere else" said "only if it runs nowhere else"
+gn_check "it runs there" runs b running
+
 proxied() { "$TOOL" dirty-rate --json --qmp "$GN_TMP/pb/qmp" --seconds 1 "$@" >"$GN_TMP/lines"; }
 gn_check "dirty-rate there" gives 7 proxied
 gn_check "and with --qemu-pid" gives 0 proxied --qemu-pid "${QEMU_PID[b]}"

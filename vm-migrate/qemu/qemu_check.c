@@ -105,7 +105,11 @@ static void check_status(struct check *c, enum qemu_check_state *state)
 		*state = QEMU_CHECK_TRANSFERRED;
 		goto out;
 	}
-	if (strcmp(src, "running") != 0 && strcmp(src, "paused") != 0)
+	if (!strcmp(src, "postmigrate"))
+		problem(c, "source: a migration has left its guest stopped, and QEMU "
+			   "migrates "
+			   "it again only after QMP cont; only if it runs nowhere else");
+	else if (strcmp(src, "running") != 0 && strcmp(src, "paused") != 0)
 		problem(c,
 			"source: its guest is \"%s\", neither running nor paused; bring "
 			"it there first (QMP: cont)",

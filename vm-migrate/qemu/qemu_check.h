@@ -21,7 +21,8 @@ struct qemu_check_conf {
 enum qemu_check_state {
 	QEMU_CHECK_READY,	/* source runs or is paused, destination waits */
 	QEMU_CHECK_TRANSFERRED, /* the guest is on both, paused: an earlier run ended
-				 * between the transfer and the decision */
+				 * between the transfer and the decision; or it has run at
+				 * the destination, and was paused there */
 };
 
 /**

@@ -451,6 +451,32 @@ static void roll_back(struct qemu_job *j)
 		 "; and the source's guest could not go on: %s", qmp_error(j->src));
 }
 
+/*
+ * The guest is on both sides, paused. QEMU tells a guest that has only arrived from one
+ * that has run, and was paused again, in no way: the latter's RAM is newer than the
+ * source's, and so may its disks be. Nothing is rolled back then.
+ */
+static int decide(struct qemu_job *j)
+{
+	size_t len;
+	int err;
+
+	j->conf->note("an earlier run has transferred the guest; comparing and deciding "
+		      "now");
+	err = compare(j);
+	if (!err)
+		return hand_over(j);
+	if (err != -EUCLEAN)
+		return err;
+	len = strlen(j->res->message);
+	snprintf(
+		j->res->message + len, sizeof(j->res->message) - len,
+		": a write was lost, or the guest has run there since. Both stay paused. "
+		"If it has run there, go on there (QMP: cont) and never here; if it has "
+		"not, end that QEMU (QMP: quit), then go on here");
+	return -EBUSY;
+}
+
 static int steps(struct qemu_job *j)
 {
 	enum qemu_check_state state;
@@ -462,20 +488,16 @@ static int steps(struct qemu_job *j)
 		err = check(j, &state);
 	if (err || j->conf->check_only)
 		return err;
-	if (state == QEMU_CHECK_TRANSFERRED) {
-		j->conf->note("an earlier run has transferred the guest; comparing and "
-			      "deciding now");
-		j->transfer_begun = true;
-	} else {
-		j->was_paused = qemu_job_runs(j->src, "paused");
-		err = prepare(j);
-		if (!err)
-			err = log_start(j);
-		if (!err)
-			err = qemu_transfer(j);
-		if (!err)
-			err = wait_loaded(j);
-	}
+	if (state == QEMU_CHECK_TRANSFERRED)
+		return decide(j);
+	j->was_paused = qemu_job_runs(j->src, "paused");
+	err = prepare(j);
+	if (!err)
+		err = log_start(j);
+	if (!err)
+		err = qemu_transfer(j);
+	if (!err)
+		err = wait_loaded(j);
 	if (!err)
 		err = compare(j);
 	if (!err)

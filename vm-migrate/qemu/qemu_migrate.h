@@ -15,6 +15,9 @@
  * never two of them run. After "cont" was sent and no answer came, nobody can know; the
  * source then stays paused.
  *
+ * A migration whose guest is on both sides already, paused, begins with "compare", and
+ * undoes nothing: the guest may have run at the destination since.
+ *
  * One thread; conf.cancel may be set by a signal handler.
  */
 #ifndef VMM_QEMU_MIGRATE_H
