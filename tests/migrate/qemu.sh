@@ -100,12 +100,30 @@ gn_check "it runs there" runs b running
 gn_stop "${QEMU_PID[a]}" KILL
 gn_stop "${QEMU_PID[b]}" KILL
 
+# slowly SRC DST - begin a migration that takes its time; sped_up SRC - until here. Its status
+slowly()
+{
+	rm -f "$GN_TMP/SLOW.log"
+	gn_spawn SLOW "$TOOL" qemu --json --qmp "$GN_TMP/$1/qmp" --dest-qmp "$GN_TMP/$2/qmp" \
+		--to "unix:$GN_TMP/migrate" --bandwidth 64K
+}
+slow_sent() { [ "$(jq -r 'select(.event == "progress").bytes' "$GN_TMP/SLOW.log" | tail -n 1)" -gt 20000 ]; }
+sped_up()
+{
+	local rc
+	ask "$1" migrate-set-parameters '{"max-bandwidth":1000000000}'
+	gn_wait 20 gn_gone "$SLOW"
+	wait "$SLOW"
+	rc=$?
+	cp "$GN_TMP/SLOW.log" "$GN_TMP/lines"
+	tail -n 1 "$GN_TMP/lines" >"$OUT"
+	return $rc
+}
+
 # ---- the destination dies ------------------------------------------------------------------------
 plain a "${NUMA[@]}"
 plain b "${NUMA[@]}" -S -incoming defer
-gn_spawn SLOW "$TOOL" qemu --json --qmp "$GN_TMP/a/qmp" --dest-qmp "$GN_TMP/b/qmp" \
-	--to "unix:$GN_TMP/migrate" --bandwidth 64K
-slow_sent() { [ "$(jq -r 'select(.event == "progress").bytes' "$GN_TMP/SLOW.log" | tail -n 1)" -gt 20000 ]; }
+slowly a b
 gn_check "a slow migration" gn_wait 20 slow_sent
 gn_stop "${QEMU_PID[b]}" KILL
 gn_wait 20 gn_gone "$SLOW"
@@ -114,6 +132,41 @@ gn_check "it fails" test $? = 1
 gn_check "the source runs on" runs a running
 gn_check "no capability is left on" test "$(qmp a query-migrate-capabilities | jq '[.[] | select(.state)] | length')" = 0
 gn_stop "${QEMU_PID[a]}" KILL
+
+# ---- a guest that its user has paused ------------------------------------------------------------
+# first_page A [B] - has the BIOS written to it? Is B's the same?
+first_page() { gn_not cmp -s -n 4096 "${RAM[$1]%%,*}" /dev/zero && { [ $# = 1 ] || cmp -s -n 4096 "${RAM[$1]%%,*}" "${RAM[$2]%%,*}"; }; }
+plain a "${NUMA[@]}"
+plain b "${NUMA[@]}" -S -incoming defer
+gn_must ram_open a
+gn_must ram_open b
+gn_must gn_wait 20 first_page a
+qmp a stop >/dev/null
+slowly a b
+gn_check "its first page has come" gn_wait 20 first_page a b
+printf 'not what was sent' | dd of="${RAM[b]%%,*}" conv=notrunc status=none
+gn_check "a difference is found" gives 6 sped_up a
+gn_check "the guest is left stopped, and how to go on is said" result \
+	'.pages_differ == 1 and (.rolled_back | not) and (.error | test("stays stopped.*QMP: cont"))'
+gn_check "as QEMU leaves it" runs a postmigrate
+plain b "${NUMA[@]}" -S -incoming defer
+gn_check "another attempt" gives 7 between a b
+gn_check "it says what QEMU wants first" said "only after QMP cont"
+qmp a cont >/dev/null
+qmp a stop >/dev/null
+gn_check "migrated" gives 0 between a b
+gn_check "it stays paused there" runs b paused
+qmp b cont >/dev/null
+gn_check "and runs when it is told to" runs b running
+gn_stop "${QEMU_PID[a]}" KILL
+plain a "${NUMA[@]}" -S -incoming defer
+slowly b a
+gn_check "a slow migration of a guest that runs" gn_wait 20 slow_sent
+ask b stop >/dev/null
+gn_check "its user pauses it meanwhile" gives 0 sped_up b
+gn_check "it stays paused there, too" runs a paused
+gn_stop "${QEMU_PID[a]}" KILL
+gn_stop "${QEMU_PID[b]}" KILL
 
 # ---- what can be set ---------------------------------------------------------------------------
 writer_image "$GN_TMP/boot"

@@ -58,8 +58,12 @@ static void on_src_event(void *arg, const char *name, const json_t *data, uint64
 	struct qemu_job *j = arg;
 
 	(void)data;
-	if (!strcmp(name, "STOP"))
+	if (!strcmp(name, "STOP")) {
 		j->stopped_us = us;
+	} else if (!strcmp(name, "RESUME")) {
+		j->stopped_us = 0;
+		j->was_paused = false;
+	}
 }
 
 static void on_dst_event(void *arg, const char *name, const json_t *data, uint64_t us)
@@ -385,15 +389,11 @@ static int compare(struct qemu_job *j)
 /* ---- hand over, roll back
  * ------------------------------------------------------------------ */
 
-static int hand_over(struct qemu_job *j)
+static int let_run(struct qemu_job *j)
 {
 	uint64_t end = clock_ns() + SETTLE_MS * 1000000ULL;
-	int err;
+	int err = qmp_call(j->dst, "cont", NULL, NULL);
 
-	qemu_job_phase(j, "hand over");
-	if (qemu_job_cancelled(j))
-		return qemu_job_fail(j, -ECANCELED, "cancelled");
-	err = qmp_call(j->dst, "cont", NULL, NULL);
 	if (err == -EREMOTEIO)
 		return qemu_job_qmp_fail(j, j->dst, err); /* and it does not run */
 	while (!err && !j->resumed_us && !qemu_job_runs(j->dst, "running")) {
@@ -410,6 +410,19 @@ static int hand_over(struct qemu_job *j)
 			"the destination was told to run and went silent; the "
 			"source stays paused. If the destination is dead and "
 			"wrote to no disk: QMP \"cont\" at the source");
+	return 0;
+}
+
+static int hand_over(struct qemu_job *j)
+{
+	int err;
+
+	qemu_job_phase(j, "hand over");
+	if (qemu_job_cancelled(j))
+		return qemu_job_fail(j, -ECANCELED, "cancelled");
+	err = j->was_paused ? 0 : let_run(j);
+	if (err)
+		return err;
 	/* Switches learn where it is now. Old QEMUs do not know how. */
 	qmp_call(j->dst, "announce-self",
 		 json_pack("{s:i, s:i, s:i, s:i}", "initial", 50, "max", 550, "rounds", 5,
@@ -439,9 +452,17 @@ static void roll_back(struct qemu_job *j)
 
 	if (j->transfer_begun)
 		end_destination(j);
+	if (j->was_paused) {
+		/* No command makes "paused" of it without letting it run. */
+		if (qemu_job_runs(j->src, "postmigrate"))
+			snprintf(j->res->message + len, sizeof(j->res->message) - len,
+				 "; the source's guest stays stopped, and QEMU migrates "
+				 "it again only when it has run (QMP: cont)");
+		return;
+	}
 	/* Also one that runs: if its migration ends while the devices' state is sent,
 	 * QEMU (7.2) leaves the disks inactive, and dies at the next migration. */
-	if ((!paused && !j->transfer_begun) || j->was_paused)
+	if (!paused && !j->transfer_begun)
 		return;
 	err = qmp_call(j->src, "cont", NULL, NULL);
 	j->res->rolled_back = paused && !err;

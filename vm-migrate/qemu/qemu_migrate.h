@@ -8,7 +8,7 @@
  *	log	   ghostnicd's DMA log of the instance, if one is named
  *	transfer   QEMU's own migration
  *	compare    both guests are paused: RAM against RAM, page by page
- *	hand over  "cont" at the destination
+ *	hand over  "cont" at the destination, unless the source's user had paused it
  *
  * What fails before "cont" is rolled back: the destination ends, the source's guest goes
  * on, capabilities and parameters are as before. The destination ends first, so that
@@ -88,7 +88,7 @@ struct qemu_result {
 
 /**
  * qemu_migrate() - all of it
- * Return: 0: the guest runs at the destination; otherwise result.message says why:
+ * Return: 0: the guest is at the destination, and runs if it ran; otherwise result.message says why:
  * -EOPNOTSUPP: the check found problems; -ENOENT, -ECONNREFUSED: no QEMU there;
  * -ECANCELED; -EUCLEAN: a lost write was found; -EBUSY: uncertain, both are paused or
  * gone; another -errno. With all but -EBUSY the source's guest is as it was

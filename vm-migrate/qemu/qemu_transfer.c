@@ -199,5 +199,8 @@ int qemu_transfer(struct qemu_job *j)
 		n = qmp_pump(j->src, j->stopped_us ? QUICK_MS : TICK_MS);
 		if (n < 0)
 			return qemu_job_qmp_fail(j, j->src, n);
+		/* For the switch-over, or by its user? */
+		if (j->stopped_us && !j->was_paused)
+			j->was_paused = qemu_job_runs(j->src, "paused");
 	}
 }
