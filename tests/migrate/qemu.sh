@@ -133,6 +133,22 @@ gn_check "the source runs on" runs a running
 gn_check "no capability is left on" test "$(qmp a query-migrate-capabilities | jq '[.[] | select(.state)] | length')" = 0
 gn_stop "${QEMU_PID[a]}" KILL
 
+# ---- somebody else listens where the destination should -----------------------------------------
+plain a "${NUMA[@]}"
+plain b "${NUMA[@]}" -S -incoming defer
+gn_spawn THIRD socat -u "UNIX-LISTEN:$GN_TMP/other" "CREATE:$GN_TMP/received"
+gn_must gn_wait 10 test -S "$GN_TMP/other"
+gn_must mount --bind "$GN_TMP/other" "$GN_TMP/other"	# else QEMU takes its place
+gn_check "the destination cannot listen" gives 1 between a b --to "unix:$GN_TMP/other" --timeout 5
+gn_check "it says so" result '.error | test("migrate-incoming: .*other")'
+gn_check "who listens gets nothing" gn_not test -s "$GN_TMP/received"
+gn_check "the source runs on" runs a running
+gn_check "migrated to another address" gives 0 between a b
+gn_must umount "$GN_TMP/other"
+gn_stop "$THIRD"
+gn_stop "${QEMU_PID[a]}" KILL
+gn_stop "${QEMU_PID[b]}" KILL
+
 # ---- a guest that its user has paused ------------------------------------------------------------
 # first_page A [B] - has the BIOS written to it? Is B's the same?
 first_page() { gn_not cmp -s -n 4096 "${RAM[$1]%%,*}" /dev/zero && { [ $# = 1 ] || cmp -s -n 4096 "${RAM[$1]%%,*}" "${RAM[$2]%%,*}"; }; }

@@ -152,12 +152,18 @@ static int cancel(struct watch *w, int why)
 
 static int incoming(struct qemu_job *j)
 {
+	/* Started with -incoming URI, it listens already, and says so in the words of
+	 * QEMU since 5.2, or before. Whatever else it refuses, such as an address that is
+	 * in use, "migrate" must not go to: somebody else may listen there. */
+	static const char *const listens[] = { "has already been started",
+					       "For use with '-incoming defer'" };
 	int err = qmp_call(j->dst, "migrate-incoming",
 			   json_pack("{s:s}", "uri", j->conf->uri), NULL);
 
-	/* Refused: it was started with -incoming URI and listens already. If it does not,
-	 * "migrate" will say so. */
-	return err && err != -EREMOTEIO ? qemu_job_qmp_fail(j, j->dst, err) : 0;
+	for (unsigned int i = 0; err == -EREMOTEIO && i < 2; i++)
+		if (strstr(qmp_error(j->dst), listens[i]))
+			err = 0;
+	return err ? qemu_job_qmp_fail(j, j->dst, err) : 0;
 }
 
 int qemu_transfer(struct qemu_job *j)
