@@ -133,9 +133,11 @@ gn_check "the source runs on" runs a running
 gn_check "no capability is left on" test "$(qmp a query-migrate-capabilities | jq '[.[] | select(.state)] | length')" = 0
 gn_stop "${QEMU_PID[a]}" KILL
 
-# ---- somebody else listens where the destination should -----------------------------------------
+# ---- no daemon; and somebody else listens where the destination should ----------------------------
 plain a "${NUMA[@]}"
 plain b "${NUMA[@]}" -S -incoming defer
+gn_check "a daemon that is not there" gives 1 between a b --instance vm1 --ctl /nowhere
+gn_check "it is named, and where" result '.error | test("no ghostnicd answers at /nowhere")'
 gn_spawn THIRD socat -u "UNIX-LISTEN:$GN_TMP/other" "CREATE:$GN_TMP/received"
 gn_must gn_wait 10 test -S "$GN_TMP/other"
 gn_must mount --bind "$GN_TMP/other" "$GN_TMP/other"	# else QEMU takes its place

@@ -13,6 +13,7 @@
 
 #include "../../user/lib/bitmap.h"
 #include "../../user/lib/clock.h"
+#include "../../user/lib/ghostnic.h"
 #include "qemu_check.h"
 #include "qemu_job.h"
 
@@ -246,11 +247,16 @@ static int log_start(struct qemu_job *j)
 		err = dirty_set_add(j->log, src);
 	if (!err)
 		err = dirty_set_start(j->log, &failed);
+	/* Not -errno of a QEMU that is absent. */
+	if (err == -ENOENT || err == -ECONNREFUSED)
+		return qemu_job_fail(j, -EIO, "no ghostnicd answers at %s (--ctl)",
+				     ghostnic_socket(c->ctl));
 	if (err)
 		qemu_job_fail(j, err,
 			      "ghostnicd's DMA log of instance %s: %s; `ghostnic dma-log "
-			      "show --instance %s` says who has it",
-			      c->instance, strerror(-err), c->instance);
+			      "show --instance %s%s%s` says who has it",
+			      c->instance, strerror(-err), c->instance,
+			      c->iface ? " --iface " : "", c->iface ? c->iface : "");
 	return err;
 }
 
