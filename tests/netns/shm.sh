@@ -11,6 +11,7 @@
 
 PEER=$GN_BIN/tests/netns/shm_peer
 SOCK=$GN_TMP/vm1.port
+MAC3=02:00:00:00:00:13
 
 # above N COMMAND... - does it print a number above N?
 above() { [ "$("${@:2}")" -gt "$1" ]; }
@@ -153,9 +154,12 @@ gn_check "its socket is gone" test ! -e "$SOCK"
 gn_check "and added again" gn_ghostnic instance add "vm1,mac=$GN_MAC1,port=shm:$SOCK,hold=256"
 gn_check "the client finds it" gn_wait 10 gn_ping peer 10.0.0.11
 gn_check "a socket that is in use is refused" gn_not gn_ghostnic instance add \
-	"vm3,mac=02:00:00:00:00:13,port=shm:$SOCK"
+	"vm3,mac=$MAC3,port=shm:$SOCK"
 gn_check "no more is lent than there is" gn_not gn_ghostnic instance add \
-	"vm3,mac=02:00:00:00:00:13,port=shm:$GN_TMP/vm3.port,hold=4096"
+	"vm3,mac=$MAC3,port=shm:$GN_TMP/vm3.port,hold=4096"
 gn_check "the client is still served" gn_ping peer 10.0.0.11
+gn_must gn_ghostnic instance add "vm3,mac=$MAC3,vlan=7,port=shm:$GN_TMP/vm3.port,hold=256"
+gn_check "a client is told who it is" test "$("$PEER" "$GN_TMP/vm3.port" info)" = \
+	"$MAC3 vlan 7 mtu 1500 queues 1"
 gn_stop "$CLIENT"
 gn_world_end

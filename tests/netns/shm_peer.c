@@ -3,6 +3,7 @@
  * shm_peer: what a test puts behind a shared-memory port.
  *
  *	shm_peer SOCKET tap DEV		a network stack: frames go to and from a TAP device
+ *	shm_peer SOCKET info		print address, VLAN, MTU and queues
  *	shm_peer SOCKET hoard		take packets, give none back, until the port is lost
  *	shm_peer SOCKET twice		give one packet back twice, until the port is lost
  *	shm_peer SOCKET jump		claim to have given back more than there is
@@ -220,6 +221,14 @@ static int try_write(void)
 	return rc ? 1 : 0;
 }
 
+static int print_info(const struct ghostnic_port_info *i)
+{
+	for (int n = 0; n < 6; n++)
+		printf("%02x%c", i->mac[n], n < 5 ? ':' : ' ');
+	printf("vlan %u mtu %u queues %u\n", i->vlan, i->mtu, i->queues);
+	return 0;
+}
+
 static _Noreturn void flood(const char *address)
 {
 	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(9) };
@@ -251,6 +260,8 @@ int main(int argc, char **argv)
 		printf("%s: %s\n", argv[1], strerror(-err));
 		return 3;
 	}
+	if (!strcmp(argv[2], "info"))
+		return print_info(ghostnic_port_get_info(port));
 	puts("ready");
 	fflush(stdout);
 	return strcmp(argv[2], "write") ? misbehave(argv[2]) : try_write();

@@ -77,9 +77,9 @@ static void *control_main(void *arg)
 
 static int open_port(struct fix *f, uint32_t hold, struct port **out)
 {
-	struct port_conf conf = { .hold = hold,
-				  .mtu = 1500,
-				  .mac = { 2, 0, 0, 0, 0, 7 } };
+	struct port_conf conf = {
+		.hold = hold, .mtu = 1500, .vlan = 9, .mac = { 2, 0, 0, 0, 0, 7 }
+	};
 
 	snprintf(conf.arg, sizeof(conf.arg), "%s", f->path);
 	return port_find("shm")->open(&conf, &f->env, 1, out);
@@ -213,6 +213,7 @@ static void lends_packets_in_place(void **state)
 
 	assert_int_equal(ghostnic_port_get_info(f->client)->queues, 1);
 	assert_int_equal(ghostnic_port_get_info(f->client)->mtu, 1500);
+	assert_int_equal(ghostnic_port_get_info(f->client)->vlan, 9);
 	assert_int_equal(ghostnic_port_get_info(f->client)->mac[5], 7);
 	deliver(f, 3, 0x5a);
 	assert_int_equal(nfree(f), CHUNKS - 3);

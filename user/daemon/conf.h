@@ -33,7 +33,7 @@ struct instance_conf {
 	uint16_t vlan;		  /* 1-4094; 0: untagged */
 	uint64_t rate;		  /* it may send, bits/s; 0: no limit */
 	bool allow_spoof;	  /* it may send from any address and VLAN */
-	struct port_conf port;	  /* mac and mtu are filled by the daemon */
+	struct port_conf port;	  /* mac, vlan and mtu are filled by the daemon */
 };
 
 struct iface_conf {

@@ -475,6 +475,7 @@ int iface_add_instance(struct iface *i, const struct instance_conf *conf, char *
 	in->env = (struct port_env){ i->loop, in, env_call, env_changed, env_mem };
 	in->id = (uint16_t)(slot | i->generation[slot] * GN_MAX_INSTANCES);
 	memcpy(in->conf.port.mac, conf->mac, 6);
+	in->conf.port.vlan = conf->vlan;
 	in->conf.port.mtu = i->mtu;
 	ret = ops->open(&in->conf.port, &in->env, i->nworkers, &in->port);
 	if (ret) {

@@ -56,6 +56,7 @@ struct port_conf {
 	uint32_t hold;	/* shm: most chunks a client may hold, 0: the default */
 	bool copy;	/* null: copy every chain, as a VM's ring would */
 	uint8_t mac[6]; /* of the instance */
+	uint16_t vlan;	/* of the instance, 0: none */
 	uint32_t mtu;	/* of the interface, bytes */
 };
 

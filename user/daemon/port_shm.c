@@ -314,7 +314,7 @@ static void on_gone(void *arg, const char *why)
 
 static int welcome(struct shm_port *p)
 {
-	struct gn_shm_hello hello = { .mtu = p->conf.mtu };
+	struct gn_shm_hello hello = { .mtu = p->conf.mtu, .vlan = p->conf.vlan };
 	const struct umem *umem[GN_MAX_QUEUES];
 	struct mbuf_pool *pool;
 
