@@ -151,8 +151,31 @@ gn_check "a file after the restart" gn_copy peer vm1 10.0.0.11
 # ---- instances at run time: the sandbox lets a port open its socket ----
 gn_check "an instance with a shared-memory port is removed" gn_ghostnic instance del vm1
 gn_check "its socket is gone" test ! -e "$SOCK"
-gn_check "and added again" gn_ghostnic instance add "vm1,mac=$GN_MAC1,port=shm:$SOCK,hold=256"
+gn_check "and added again" gn_ghostnic instance add "vm1,mac=$GN_MAC1,port=shm:$SOCK,hold=256,rate=20M"
 gn_check "the client finds it" gn_wait 10 gn_ping peer 10.0.0.11
+gn_check "a file at its rate" eval 'gn_file 1; gn_copy vm1 peer 10.0.0.1'
+gn_check "what exceeds it waits" above 5 gn_port_count vm1 tx_paused
+gn_check "and is not lost" test "$(gn_port_count vm1 tx_dropped)" = 0
+
+# ---- what it may send: its own address, unless it is allowed others ----
+# spoofs - broadcasts from another address
+spoofs()
+{
+	gn_must gn_exec vm1 ip link set dev vm1 address "$MAC3"
+	gn_exec vm1 ping -q -c 2 -i 0.05 -W 0.1 10.0.0.99 >"$GN_TMP/ping.log"
+	gn_must gn_exec vm1 ip link set dev vm1 address "$GN_MAC1"
+}
+spoofs
+gn_check "a foreign address is not let out" gn_wait 5 above 0 gn_port_count vm1 tx_spoofed
+gn_must gn_ghostnic instance del vm1
+gn_must gn_ghostnic instance add "vm1,mac=$GN_MAC1,port=shm:$SOCK,hold=256,allow-spoof"
+gn_check "the client finds it, too" gn_wait 10 gn_ping peer 10.0.0.11
+gn_spawn SEES gn_exec peer tcpdump -ni p0 -c 1 -Z root "ether src $MAC3"
+gn_wait 5 grep -q 'listening on' "$GN_TMP/SEES.log" || gn_die "no tcpdump"
+spoofs
+gn_check "one that may spoof does" gn_wait 5 gn_gone "$SEES"
+gn_stop "$SEES"
+gn_check "that is not counted" test "$(gn_port_count vm1 tx_spoofed)" = 0
 gn_check "a socket that is in use is refused" gn_not gn_ghostnic instance add \
 	"vm3,mac=$MAC3,port=shm:$SOCK"
 gn_check "no more is lent than there is" gn_not gn_ghostnic instance add \

@@ -89,6 +89,7 @@ static void limits_instance(void **state)
 		{ "vm1," MAC ",port=tap:gn0,rate=64k", 64000, false },
 		{ "vm1," MAC ",port=tap:gn0,rate=64000,allow-spoof=no", 64000, false },
 		{ "vm1," MAC ",port=tap:gn0,rate=500M,allow-spoof", 500000000, true },
+		{ "vm1," MAC ",port=shm:/a,rate=64M,allow-spoof", 64000000, true },
 		{ "vm1," MAC ",rate=1000G,port=vhost-user:/a,allow-spoof=yes",
 		  1000000000000, true },
 	};

@@ -399,11 +399,10 @@ int conf_check_instance(const struct instance_conf *in, char *err, size_t errlen
 	if (in->port.hold && strcmp(in->port.kind, "shm"))
 		return conf_fail(err, errlen, "instance %s: hold is for port=shm only",
 				 in->name);
-	if ((in->rate || in->allow_spoof) &&
-	    (!strcmp(in->port.kind, "null") || !strcmp(in->port.kind, "shm")))
+	if ((in->rate || in->allow_spoof) && !strcmp(in->port.kind, "null"))
 		return conf_fail(err, errlen,
 				 "instance %s: rate and allow-spoof are for ports that "
-				 "send: port=tap and port=vhost-user",
+				 "send, not for port=null",
 				 in->name);
 	if (in->port.client && strcmp(in->port.kind, "vhost-user"))
 		return conf_fail(err, errlen,
