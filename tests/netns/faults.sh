@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 #
-# What goes wrong on a real machine: the daemon killed under load, an instance removed
-# under traffic, the link down, the interface gone, an instance that takes nothing, a
-# reader that stops, no chunks left, frames that another XDP program put into our
+# What goes wrong on a real machine: the daemon killed under load, a second one started, an
+# instance removed under traffic, the link down, the interface gone, an instance that takes
+# nothing, a reader that stops, no chunks left, frames that another XDP program put into our
 # sockets, super-packets from below, mistakes in the configuration. The rest must not
 # notice.
 
@@ -77,6 +77,30 @@ killed()
 	kill -INT "$HOST_PING"
 	gn_wait 5 gn_gone "$HOST_PING"
 	gn_check "the host's ping lost nothing" grep -q ' 0% packet loss' "$GN_TMP/HOST_PING.log"
+	gn_world_end
+}
+
+# ---- a second daemon on the interface ----
+# It cannot start, and leaves to the first what is the first one's.
+in_map() { gn_exec host bpftool -j map dump pinned "$GHOSTNIC_BPFFS/ghostnic/h0/$1"; }
+refused_beside()
+{
+	gn_exec host timeout 20 "$GN_BIN/ghostnicd" --foreground --ctl "$GN_TMP/other.sock" \
+		--iface h0 --checksum carry --instance "vm3,mac=02:00:00:00:00:13,port=null" >"$GN_TMP/said" 2>&1
+	[ $? = 1 ] && grep 'another AF_XDP socket has this queue' "$GN_TMP/said"
+}
+untouched() { [ "$(in_map config)" = "$config" ] && [ "$(in_map instances)" = "$instances" ]; }
+
+second()
+{
+	local config instances
+	gn_world 1500
+	gn_instances 1500
+	gn_check "before a second daemon" gn_wait 10 gn_ping peer 10.0.0.11
+	config=$(in_map config) instances=$(in_map instances)
+	gn_check "a second daemon is refused" refused_beside
+	gn_check "the first one's instance is still reached" gn_ping peer 10.0.0.11
+	gn_check "and its maps are as they were" untouched
 	gn_world_end
 }
 
@@ -315,7 +339,7 @@ config()
 }
 
 gn_file 64
-[ $# -gt 0 ] || set -- killed removed link slow stopped nometa end chunks deleted generic config
+[ $# -gt 0 ] || set -- killed second removed link slow stopped nometa end chunks deleted generic config
 for part; do
 	"$part"
 done

@@ -142,11 +142,6 @@ static int open_maps(struct iface *i, const struct daemon_conf *d)
 		log_warn("%s: its MTU was %u when the program was attached, now it is "
 			 "%u: attach again",
 			 i->name, i->config->max_frame - 22, i->mtu);
-	if (d->checksum == AGG_VERIFY)
-		__atomic_or_fetch(&i->config->flags, GN_CONFIG_VERIFY, __ATOMIC_RELAXED);
-	else
-		__atomic_and_fetch(&i->config->flags, ~GN_CONFIG_VERIFY,
-				   __ATOMIC_RELAXED);
 	if (i->config->flags & GN_CONFIG_STREAM)
 		map_streams(i, bpffs);
 	i->map_xsks = open_pin(bpffs, i->name, BPFFS_XSKS);
@@ -180,6 +175,20 @@ static void clear_instances(struct iface *i)
 		if (bpf_map_delete_elem(i->map_instances, &key))
 			break;
 	next_generation(i);
+}
+
+/*
+ * Make the maps ours. Only when our sockets have the queues: until then a living daemon
+ * may, and what the maps hold is its own.
+ */
+static void take_maps(struct iface *i, const struct daemon_conf *d)
+{
+	if (d->checksum == AGG_VERIFY)
+		__atomic_or_fetch(&i->config->flags, GN_CONFIG_VERIFY, __ATOMIC_RELAXED);
+	else
+		__atomic_and_fetch(&i->config->flags, ~GN_CONFIG_VERIFY,
+				   __ATOMIC_RELAXED);
+	clear_instances(i);
 }
 
 /* CPU for the next worker: round robin over those this process may use, from the last
@@ -272,8 +281,7 @@ int iface_open(const struct iface_conf *conf, const struct daemon_conf *d,
 	err = i->worker ? create_workers(i, d) : -ENOMEM;
 	if (err)
 		goto fail;
-	/* Our sockets have the queues, so no living daemon owns what is in the map. */
-	clear_instances(i);
+	take_maps(i, d);
 	*out = i;
 	return 0;
 fail:
@@ -300,6 +308,7 @@ int iface_start(struct iface *i)
 				strerror(errno));
 			return -errno;
 		}
+		i->nreceiving = q + 1;
 	}
 	return 0;
 }
@@ -395,8 +404,9 @@ static void drop_instance(struct iface *i, struct instance *in, unsigned int nwo
 
 void iface_stop(struct iface *i)
 {
-	for (unsigned int q = 0; i->map_xsks >= 0 && q < i->nworkers; q++)
+	for (unsigned int q = 0; q < i->nreceiving; q++)
 		bpf_map_delete_elem(i->map_xsks, &q);
+	i->nreceiving = 0;
 	for (unsigned int q = 0; i->worker && q < i->nworkers; q++)
 		if (i->worker[q])
 			worker_stop(i->worker[q]);

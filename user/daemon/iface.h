@@ -32,6 +32,7 @@ struct iface {
 	int flood_fd;		/* see flood.h */
 	struct worker **worker; /* [nworkers] */
 	unsigned int nworkers;
+	unsigned int nreceiving; /* of them: the sockets that we put into map_xsks */
 	struct instance *instance[GN_MAX_INSTANCES]; /* by slot */
 	uint8_t generation[GN_MAX_INSTANCES];
 };
