@@ -34,6 +34,7 @@ static const struct {
 	{ "instance", "", "tx_dropped", "no transmit chunk" },
 	{ "instance", "", "tx_bad", "malformed or too long" },
 	{ "instance", "", "tx_spoofed", "not from the instance's address or VLAN" },
+	{ "instance", "", "tx_disabled", "the instance disabled the queue" },
 };
 
 static const char *drop_reason(const struct sample *s)
@@ -86,10 +87,13 @@ static double grown(const json_t *before, const json_t *now, const char *iface,
 static json_t *one_instance(const json_t *before, const json_t *now, double dt,
 			    const char *iface, const char *name)
 {
+	double rx, frames, lost = 0;
 	char owner[128];
-	double rx, frames;
 
 	snprintf(owner, sizeof(owner), "instance %s", name);
+	for (size_t i = 0; i < sizeof(drop) / sizeof(drop[0]); i++)
+		if (!strcmp(drop[i].first, "instance"))
+			lost += grown(before, now, iface, owner, drop[i].name);
 	rx = grown(before, now, iface, owner, "rx_packets");
 	/* Frames of other instances were no packets on the wire. */
 	frames = grown(before, now, iface, owner, "rx_frames") -
@@ -100,11 +104,7 @@ static json_t *one_instance(const json_t *before, const json_t *now, double dt,
 			 "packets_per_super", frames > 0 ? rx / frames : 0.0, "tx_pps",
 			 grown(before, now, iface, owner, "tx_wire") / dt, "tx_gbps",
 			 grown(before, now, iface, owner, "tx_bytes") * 8 / 1e9 / dt,
-			 "drops_per_s",
-			 (grown(before, now, iface, owner, "rx_dropped") +
-			  grown(before, now, iface, owner, "tx_dropped") +
-			  grown(before, now, iface, owner, "tx_bad")) /
-				 dt);
+			 "drops_per_s", lost / dt);
 }
 
 static json_t *one_iface(const json_t *before, const json_t *now, double dt,

@@ -101,6 +101,39 @@ static void test_drops(void **state)
 	json_decref(b);
 }
 
+/* Each way in which an instance's frames are lost is listed, and in its sum. */
+static void test_instance_drops(void **state)
+{
+	static const char *const name[] = { "rx_dropped", "tx_dropped", "tx_bad",
+					    "tx_spoofed", "tx_disabled" };
+	json_t *a = snap(10, 1), *b = snap(12, 3), *stats, *r;
+	double sum = 0;
+	size_t i;
+
+	stats = json_object_get(
+		json_array_get(
+			json_object_get(
+				json_array_get(json_object_get(b, "interfaces"), 0),
+				"instances"),
+			0),
+		"stats");
+	json_object_set_new(stats, "rx_dropped", json_integer(4 + 2));
+	for (i = 1; i < 5; i++)
+		json_object_set_new(stats, name[i], json_integer(2 << i));
+	r = top_compute(a, b);
+	for (i = 0; i < 5; i++) {
+		const json_t *d = drop_of(r, name[i]);
+
+		assert_non_null(d);
+		NEAR(num(d, "per_s"), 1 << i);
+		sum += 1 << i;
+	}
+	NEAR(num(json_array_get(json_object_get(r, "instances"), 0), "drops_per_s"), sum);
+	json_decref(r);
+	json_decref(a);
+	json_decref(b);
+}
+
 /* The kernel counts a frame without a chunk twice; it was lost once. */
 static void test_no_chunk(void **state)
 {
@@ -223,10 +256,15 @@ static void test_fmt_si(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_rates),	      cmocka_unit_test(test_drops),
-		cmocka_unit_test(test_no_chunk),      cmocka_unit_test(test_restart),
-		cmocka_unit_test(test_no_daemon),     cmocka_unit_test(test_render),
-		cmocka_unit_test(test_terminal_safe), cmocka_unit_test(test_fmt_si),
+		cmocka_unit_test(test_rates),
+		cmocka_unit_test(test_drops),
+		cmocka_unit_test(test_instance_drops),
+		cmocka_unit_test(test_no_chunk),
+		cmocka_unit_test(test_restart),
+		cmocka_unit_test(test_no_daemon),
+		cmocka_unit_test(test_render),
+		cmocka_unit_test(test_terminal_safe),
+		cmocka_unit_test(test_fmt_si),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -272,6 +272,9 @@ static void inject(uint64_t features, bool whole)
 		}
 	}
 	assert_false(vh_receive(&vh_got, 1, NULL));
+	/* None of it is a packet of the wire. */
+	assert_int_equal(VH_STAT(rx_frames), whole ? 1 : 4);
+	assert_int_equal(VH_STAT(rx_packets), 0);
 }
 
 static void test_inject_kept(void **state)

@@ -50,6 +50,7 @@ struct fake {
 	struct iovec iov;
 	uint8_t got[MAX][LEN];
 	unsigned int ngot, settled;
+	unsigned int cut; /* frames that the instance gets of one injected */
 };
 
 struct rig {
@@ -87,6 +88,7 @@ static void fake_inject(struct port_queue *q, const struct gso_frame *f)
 	struct fake *p = fake_of(q);
 
 	assert_int_equal(f->niov, 1);
+	p->q.stats.rx_frames += p->cut;
 	p->got_vh[p->ngot] = f->vh;
 	memcpy(p->got[p->ngot++], f->iov->iov_base, f->len < LEN ? f->len : LEN);
 }
@@ -146,6 +148,7 @@ static int setup(void **state)
 		p->queues[0] = &p->q;
 		p->q.port = &p->port;
 		p->q.fd = -1;
+		p->cut = 1;
 		p->in.id = (uint16_t)i;
 		p->in.port = &p->port;
 		p->in.conf.vlan = vlan_of[i];
@@ -255,7 +258,11 @@ static void test_unicast(void **state)
 	assert_int_equal(r->fake[A].q.stats.tx_wire, 3);
 	assert_int_equal(r->fake[A].q.stats.tx_frames, 4);
 	assert_int_equal(r->fake[A].q.stats.tx_bytes, 4 * LEN);
-	assert_int_equal(r->fake[B].q.stats.rx_local, 1);
+	/* Counted in as many frames as are delivered, 0 of what is dropped. */
+	for (r->fake[B].cut = 0; r->fake[B].cut < 4; r->fake[B].cut++)
+		sends(r, A, mac(r, B));
+	assert_int_equal(r->fake[B].q.stats.rx_local, 1 + 0 + 1 + 2 + 3);
+	assert_int_equal(r->fake[B].q.stats.rx_packets, 0);
 }
 
 static void test_to_all(void **state)
@@ -560,6 +567,9 @@ static void test_flood(void **state)
 	assert_memory_equal(r->fake[A].got[0], f, LEN);
 	/* It is not sent out again. */
 	assert_int_equal(r->tx_prod, 0);
+	/* It was on the wire, and of no local instance. */
+	assert_int_equal(r->fake[A].q.stats.rx_packets, 2);
+	assert_int_equal(r->fake[A].q.stats.rx_local, 0);
 	/* Cut off: nobody's. Then nothing: it does not wait. */
 	from_wire(r, f, 13);
 	from_wire(r, f, 0);

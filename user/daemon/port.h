@@ -25,9 +25,9 @@
 /* X(field, meaning): per queue, written by its worker. */
 #define PORT_COUNTERS(X)                                                                 \
 	X(rx_packets, "wire packets delivered to the instance")                          \
-	X(rx_frames, "frames they were delivered in")                                    \
+	X(rx_frames, "frames delivered to the instance")                                 \
 	X(rx_bytes, "bytes delivered to the instance")                                   \
-	X(rx_local, "frames from other local instances")                                 \
+	X(rx_local, "frames of these that other local instances sent")                   \
 	X(rx_dropped, "frames dropped: the instance was too slow, or not there")         \
 	X(rx_bad_csum, "segments kept apart: bad L4 checksum, found in delivery")        \
 	X(tx_frames, "frames from the instance")                                         \
@@ -147,7 +147,8 @@ struct port_ops {
 	 *
 	 * Offloads are passed on as the frame has them, or completed here if the
 	 * instance cannot take them. Never blocks. settle() follows, after a burst of
-	 * frames, before the instance has to know of them.
+	 * frames, before the instance has to know of them. Counts frames and bytes, but
+	 * no wire packets: the caller knows where it comes from.
 	 */
 	void (*inject)(struct port_queue *q, const struct gso_frame *f);
 

@@ -108,15 +108,19 @@ static void to_wire(struct worker *w, struct instance *in, const struct gso_fram
 	stat_add(&st->tx_wire, s.sent);
 }
 
-/* Into the port of a local instance. */
-static void give(struct worker *w, struct instance *to, const struct gso_frame *f)
+/* Into the port of a local instance, whose counter of frames says what became of it. @from:
+ * its sender, NULL: the wire */
+static void give(struct worker *w, const struct instance *from, struct instance *to,
+		 const struct gso_frame *f)
 {
 	struct port_queue *q = worker_queue(w, to);
+	uint64_t before = q->stats.rx_frames;
 
-	stat_add(&q->stats.rx_local, 1);
 	if (q->mirror)
 		mirror_frame(q->mirror, f, false);
 	to->port->ops->inject(q, f);
+	stat_add(from ? &q->stats.rx_local : &q->stats.rx_packets,
+		 q->stats.rx_frames - before);
 	if (to->port->ops->settle && !q->unsettled) {
 		q->unsettled = true;
 		w->unsettled[w->nunsettled++] = GN_INSTANCE_INDEX(to->id);
@@ -150,7 +154,7 @@ static void to_local(struct worker *w, struct instance *from, struct instance *t
 	if (!acceptable(w, from, f))
 		return;
 	stat_add(&worker_queue(w, from)->stats.tx_local, 1);
-	give(w, to, f);
+	give(w, from, to, f);
 }
 
 void tx_flood(struct worker *w, uint16_t vlan, const struct instance *from,
@@ -163,7 +167,7 @@ void tx_flood(struct worker *w, uint16_t vlan, const struct instance *from,
 			continue;
 		if (from)
 			stat_add(&worker_queue(w, from)->stats.tx_local, 1);
-		give(w, to, f);
+		give(w, from, to, f);
 	}
 }
 

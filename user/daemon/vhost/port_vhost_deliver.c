@@ -295,11 +295,13 @@ static bool is_ipv6(const struct gso_frame *f)
 	return false;
 }
 
+/* @packets: of the wire, 0: it did not come from there, or the caller counts them */
 static void give(struct vhost_queue *vq, struct vhost_ring *r, struct gso_frame *f,
 		 unsigned int packets)
 {
+	/* One that is cut was merged of as many packets. */
 	struct guest_sink s = {
-		.sink.get = guest_get, .vq = vq, .ring = r, .packets = 1
+		.sink.get = guest_get, .vq = vq, .ring = r, .packets = packets > 0
 	};
 	bool udp = f->vh.gso_type == VIRTIO_NET_HDR_GSO_UDP_L4;
 	int n;
@@ -311,8 +313,6 @@ static void give(struct vhost_queue *vq, struct vhost_ring *r, struct gso_frame 
 		put_frame(vq, r, f, packets);
 		return;
 	}
-	if (f->vh.gso_type == VIRTIO_NET_HDR_GSO_NONE)
-		s.packets = packets;
 	n = gso_segment(f, PORT_MAX_FRAME, 0, &s.sink);
 	if (n < 0 && n != -ENOBUFS)
 		stat_add(&vq->q.stats.rx_dropped, 1);
