@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -20,8 +21,13 @@ struct vh_frame vh_got;
 
 static void on_call(void *owner, unsigned int queue, void (*fn)(void *arg), void *arg)
 {
+	char c;
+
 	assert_ptr_equal(owner, &vh);
 	vh.calls++;
+	/* A worker may write until it has been called: no front end is told before. */
+	if (vh.f.sock > 0)
+		assert_int_not_equal(recv(vh.f.sock, &c, 1, MSG_DONTWAIT | MSG_PEEK), 0);
 	fn(arg);
 }
 

@@ -32,17 +32,18 @@ static void wait_for_front_end(struct vhost_port *vp);
 
 /* ---- messages --------------------------------------------------------------------- */
 
+/* The end of the connection tells the front end that nobody writes to its memory. */
 static void hang_up(struct vhost_port *vp)
 {
 	loop_unwatch(vp->env->loop, vp->conn_watch);
 	vp->conn_watch = NULL;
+	vhost_quiet(vp);
+	vu_dev_reset(&vp->dev);
 	if (vp->conn_fd >= 0)
 		close(vp->conn_fd);
 	vp->conn_fd = -1;
 	vu_msg_close(&vp->msg);
 	vp->got = 0;
-	vhost_quiet(vp);
-	vu_dev_reset(&vp->dev);
 	vhost_go(vp);
 }
 
