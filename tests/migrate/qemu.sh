@@ -304,6 +304,17 @@ gn_check "migrated" gives 0 migrate --instance vm1 --bandwidth 40M --downtime-ms
 gn_note "$(cat "$OUT")"
 gn_check "all RAM was compared" result '.compared and .pages_differ == 0 and .pages_compared > 1000'
 gn_check "the device's writes were seen" result '.device_pages > 10'
+# in_manual WORD... - is each explained in the manual?
+in_manual()
+{
+	local word missing=0
+	for word; do
+		grep -qwE "(Ql |dq)$word" "$GN_TOP/man/vm-migrate-qemu.8" || { echo "$word"; missing=1; }
+	done
+	return $missing
+}
+mapfile -t KEYS < <(jq -r 'paths(type != "object") | join(".")' "$GN_TMP/lines" | sort -u)
+gn_check "the manual has all of its output" in_manual "${KEYS[@]}" text error
 gn_check "progress by source" jq -es 'any(.[]; .event == "progress" and .by.device_pages > 0)' "$GN_TMP/lines"
 gn_check "it runs there" runs vm2 running
 gn_check "and not here" runs vm1 postmigrate
