@@ -127,7 +127,7 @@ struct vm {
 
 static void vm_open(struct vm *v, const uint32_t *list)
 {
-	struct dirty_kvm_vcpu vcpu = { 0 };
+	struct dirty_kvm_vcpu vcpu = { .next = &v->rig.vcpu[0].ring_next };
 	uint32_t ring = v->s->ring;
 
 	ram_init(&v->ram);

@@ -277,6 +277,12 @@ static void compare(struct conform *c)
 			c->bad++;
 }
 
+static void count_doubts(struct conform *c)
+{
+	for (unsigned int i = 0; i < c->set->nsrc; i++)
+		c->in_doubt += c->set->src[i]->in_doubt;
+}
+
 /* From a log that is off to one that is off again, with halts in between */
 static void episode(struct conform *c, bool restart, bool last)
 {
@@ -284,6 +290,10 @@ static void episode(struct conform *c, bool restart, bool last)
 
 	if (restart) {
 		dirty_set_stop(c->set);
+		if (c->harvests && c->kind->renew) {
+			count_doubts(c);
+			c->kind->renew(c);
+		}
 		if (conform_random(&c->seed) % 2)
 			dirty_set_lazy(c->set);
 		if (dirty_set_start(c->set, &failed))
@@ -362,14 +372,13 @@ int conform_run(struct conform *c, unsigned int ms)
 		uint64_t now = clock_ns() - began;
 
 		if (c->fault ? c->bad || now > FAULT_WAIT_MS * MS
-			     : now > ms * MS && i >= 4)
+			     : now > ms * MS && i >= 8)
 			break;
 		/* After the last of a log it starts anew. */
 		episode(c, i % 4 == 0, i % 4 == 3);
 	}
 
-	for (unsigned int i = 0; i < c->set->nsrc; i++)
-		c->in_doubt += c->set->src[i]->in_doubt;
+	count_doubts(c);
 	c->kind->close(c);
 	munmap(c->copy, (c->ram.pages + 1) * PAGE);
 	munmap(c->early, (c->ram.pages + 1) * PAGE);

@@ -6,7 +6,8 @@
  * Meanwhile logs are harvested every few milliseconds, and pages copied, as a migration
  * does. Every now and then the writers are halted, the last harvest is taken, and the
  * copy has to be equal. Some of these halts are the last of a log (dirty_set_last()), which
- * then starts anew, at times a lazy start. Some pages are never written and must never be reported.
+ * then starts anew, at times a lazy start, or makes way for another of its kind, as that of one
+ * migration does for that of the next. Some pages are never written and must never be reported.
  *
  * A seeded fault breaks one rule of that order; the oracle has to notice.
  */
@@ -44,6 +45,9 @@ struct conform_kind {
 	void (*go)(struct conform *c);
 	void (*halt)(struct conform *c); /* on return nobody writes */
 	void (*close)(struct conform *c);
+	/* c->set, which is stopped as the writers are, gives way to another with sources of
+	 * their own over the same writers. May be NULL */
+	void (*renew)(struct conform *c);
 	bool marks;  /* writers mark what they wrote */
 	bool clears; /* the source needs clear() */
 	bool lazy;   /* the source needs arm(), after a lazy start */
@@ -73,7 +77,7 @@ struct conform {
 
 /**
  * conform_run() - harvest and compare until the time is up, or a fault was noticed
- * @ms:		at least so long, and at least four halts
+ * @ms:		at least so long, and at least eight halts, four of one log
  *
  * Return: 0; -EOPNOTSUPP of open(); what went wrong is in @c
  */

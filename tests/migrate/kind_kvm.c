@@ -19,6 +19,7 @@
 
 struct kvm_kind {
 	struct kvm_rig rig;
+	uint32_t ring_bytes;	/* 0: the bitmap */
 	struct threads *device; /* NULL: none */
 	struct dirty_source *device_src;
 };
@@ -59,13 +60,43 @@ static uint32_t *list_of(const struct conform *c, unsigned int *n)
 	return list;
 }
 
+static void make_set(struct conform *c)
+{
+	struct kvm_kind *k = of(c);
+	struct dirty_kvm_vcpu vcpu[KVM_RIG_VCPUS];
+	struct dirty_kvm_slot slot[8];
+	unsigned int nslots = slots(c, slot);
+	struct dirty_source *src;
+	int err;
+
+	for (unsigned int i = 0; i < KVM_RIG_VCPUS; i++) {
+		struct kvm_rig_vcpu *v = &k->rig.vcpu[i];
+
+		vcpu[i] =
+			(struct dirty_kvm_vcpu){ v->fd, kvm_rig_kick, v, &v->ring_next };
+	}
+	assert_int_equal(dirty_set_create(&c->ram, &c->set), 0);
+	if (k->ring_bytes)
+		err = dirty_kvm_ring_create(&c->ram, k->rig.vm, k->ring_bytes, slot,
+					    nslots, vcpu, KVM_RIG_VCPUS, &src);
+	else
+		err = dirty_kvm_bitmap_create(&c->ram, k->rig.vm, slot, nslots, &src);
+	assert_int_equal(err, 0);
+	k->rig.ring = k->ring_bytes ? src : NULL;
+	assert_int_equal(dirty_set_add(c->set, src), 0);
+}
+
+static void kvm_renew(struct conform *c)
+{
+	dirty_set_destroy(c->set);
+	make_set(c);
+}
+
 /* @ring_bytes: 0: the bitmap */
 static int kvm_open(struct conform *c, uint32_t ring_bytes)
 {
 	struct kvm_kind *k = calloc(1, sizeof(*k));
-	struct dirty_kvm_vcpu vcpu[KVM_RIG_VCPUS];
 	struct dirty_kvm_slot slot[8];
-	struct dirty_source *src;
 	unsigned int n, nslots;
 	uint32_t *list;
 	int err;
@@ -83,18 +114,8 @@ static int kvm_open(struct conform *c, uint32_t ring_bytes)
 		ram_fini(&c->ram);
 		return err;
 	}
-	assert_int_equal(dirty_set_create(&c->ram, &c->set), 0);
-	for (unsigned int i = 0; i < KVM_RIG_VCPUS; i++)
-		vcpu[i] = (struct dirty_kvm_vcpu){ k->rig.vcpu[i].fd, kvm_rig_kick,
-						   &k->rig.vcpu[i] };
-	if (ring_bytes)
-		err = dirty_kvm_ring_create(&c->ram, k->rig.vm, ring_bytes, slot, nslots,
-					    vcpu, KVM_RIG_VCPUS, &src);
-	else
-		err = dirty_kvm_bitmap_create(&c->ram, k->rig.vm, slot, nslots, &src);
-	assert_int_equal(err, 0);
-	k->rig.ring = ring_bytes ? src : NULL;
-	assert_int_equal(dirty_set_add(c->set, src), 0);
+	k->ring_bytes = ring_bytes;
+	make_set(c);
 	return 0;
 }
 
@@ -162,6 +183,7 @@ const struct conform_kind kind_kvm_bitmap = {
 	.go = kvm_go,
 	.halt = kvm_halt,
 	.close = kvm_close,
+	.renew = kvm_renew,
 	.clears = true,
 };
 const struct conform_kind kind_kvm_ring = {
@@ -170,6 +192,7 @@ const struct conform_kind kind_kvm_ring = {
 	.go = kvm_go,
 	.halt = kvm_halt,
 	.close = kvm_close,
+	.renew = kvm_renew,
 };
 const struct conform_kind kind_kvm_ring_small = {
 	.name = "kvm small ring",
@@ -177,6 +200,7 @@ const struct conform_kind kind_kvm_ring_small = {
 	.go = kvm_go,
 	.halt = kvm_halt,
 	.close = kvm_close,
+	.renew = kvm_renew,
 };
 const struct conform_kind kind_kvm_mixed = {
 	.name = "kvm mixed",

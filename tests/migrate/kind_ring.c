@@ -36,6 +36,7 @@ struct vcpu {
 	int fd;
 	struct kvm_dirty_gfn *entry; /* [ENTRIES] */
 	uint32_t next, reset;	     /* free running */
+	uint32_t read;		     /* dirty_kvm_vcpu.next */
 	uint64_t held[HELD];	     /* page numbers */
 	unsigned int nheld;
 };
@@ -172,30 +173,43 @@ static void open_vcpu(struct vcpu *v, struct conform *c)
 	assert_true(v->entry != MAP_FAILED);
 }
 
-static int ring_open(struct conform *c)
+static void make_set(struct conform *c)
 {
 	struct dirty_kvm_slot slot[RAM_MAX_BLOCKS];
 	struct dirty_kvm_vcpu vcpu[VCPUS];
 
-	c->priv = played = calloc(1, sizeof(*played));
-	assert_non_null(played);
-	conform_layout(c);
-	played->protect = calloc(ram_words(&c->ram) + 1, sizeof(*played->protect));
-	assert_non_null(played->protect);
 	for (unsigned int i = 0; i < c->ram.nblocks; i++)
 		slot[i] =
 			(struct dirty_kvm_slot){ i, c->ram.block[i].first_page,
 						 c->ram.block[i].size >> RAM_PAGE_SHIFT };
 	for (unsigned int i = 0; i < VCPUS; i++) {
-		open_vcpu(&played->vcpu[i], c);
-		vcpu[i] = (struct dirty_kvm_vcpu){ played->vcpu[i].fd, kick,
-						   &played->vcpu[i] };
+		struct vcpu *v = &played->vcpu[i];
+
+		vcpu[i] = (struct dirty_kvm_vcpu){ v->fd, kick, v, &v->read };
 	}
 	assert_int_equal(dirty_set_create(&c->ram, &c->set), 0);
 	assert_int_equal(played_ring_create(&c->ram, NO_VM_FD, RING, slot, c->ram.nblocks,
 					    vcpu, VCPUS, &played->src),
 			 0);
 	assert_int_equal(dirty_set_add(c->set, played->src), 0);
+}
+
+static void ring_renew(struct conform *c)
+{
+	dirty_set_destroy(c->set);
+	make_set(c);
+}
+
+static int ring_open(struct conform *c)
+{
+	c->priv = played = calloc(1, sizeof(*played));
+	assert_non_null(played);
+	conform_layout(c);
+	played->protect = calloc(ram_words(&c->ram) + 1, sizeof(*played->protect));
+	assert_non_null(played->protect);
+	for (unsigned int i = 0; i < VCPUS; i++)
+		open_vcpu(&played->vcpu[i], c);
+	make_set(c);
 	played->threads = threads_start(c, VCPUS, log_write);
 	return 0;
 }
@@ -230,5 +244,6 @@ const struct conform_kind kind_ring = {
 	.go = ring_go,
 	.halt = ring_halt,
 	.close = ring_close,
+	.renew = ring_renew,
 	.kicks = true,
 };

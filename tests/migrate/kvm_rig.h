@@ -29,6 +29,7 @@ struct kvm_rig_vcpu {
 	struct kvm_run *run;
 	pthread_t thread;
 	uint64_t first_count;
+	uint32_t ring_next;		   /* dirty_kvm_vcpu.next */
 	uint32_t pause, parked, quit, out; /* atomic; out: times KVM_RUN returned */
 	uint32_t broken;		   /* atomic: 0, 1 + exit reason, 1000 + errno */
 };

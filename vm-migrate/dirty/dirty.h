@@ -194,6 +194,13 @@ struct dirty_kvm_vcpu {
 	 * Returns when it is out; may be NULL if it is stopped whenever harvest runs. */
 	void (*kick)(void *arg);
 	void *arg;
+	/*
+	 * Where the vCPU's ring is read on: 0 when the vCPU is created, and then the
+	 * sources' alone, one after the other. KVM counts from there as long as the vCPU
+	 * lives, so a source that began again at 0 would find nothing. The caller keeps it
+	 * as long as the vCPU.
+	 */
+	uint32_t *next;
 };
 
 /**
@@ -202,7 +209,7 @@ struct dirty_kvm_vcpu {
  *
  * dirty_kvm_ring_enable() is that enabling. A vCPU whose ring is full leaves KVM_RUN with
  * KVM_EXIT_DIRTY_RING_FULL: its thread calls dirty_kvm_ring_drain(), any thread may.
- * Source: api.rst 8.29.
+ * One source of a vCPU at a time. Source: api.rst 8.29.
  */
 int dirty_kvm_ring_create(const struct ram *ram, int vm_fd, uint32_t bytes,
 			  const struct dirty_kvm_slot *slot, unsigned int nslots,

@@ -28,7 +28,6 @@
 struct ring {
 	struct dirty_kvm_vcpu vcpu;
 	struct kvm_dirty_gfn *entry; /* [entries], mapped */
-	uint32_t next;		     /* free running */
 };
 
 struct kvm_ring {
@@ -66,10 +65,11 @@ static uint32_t drain_ring(struct kvm_ring *k, struct ring *r, uint64_t *bitmap,
 			   int64_t *fresh)
 {
 	const struct dirty_kvm_slot *s;
+	uint32_t *next = r->vcpu.next; /* free running */
 	uint32_t n = 0;
 
-	for (; n < k->entries; n++, r->next++) {
-		struct kvm_dirty_gfn *e = &r->entry[r->next & (k->entries - 1)];
+	for (; n < k->entries; n++, ++*next) {
+		struct kvm_dirty_gfn *e = &r->entry[*next & (k->entries - 1)];
 		uint64_t page;
 
 		/* Pairs with KVM's release of the flags: slot and offset are there. */
@@ -225,9 +225,12 @@ static int map_rings(struct kvm_ring *k, const struct dirty_kvm_vcpu *vcpu,
 	off_t at = KVM_DIRTY_LOG_PAGE_OFFSET * sysconf(_SC_PAGESIZE);
 
 	for (unsigned int i = 0; i < nvcpus; i++) {
-		void *p = mmap(NULL, k->bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
-			       vcpu[i].fd, at);
+		void *p;
 
+		if (!vcpu[i].next)
+			return -EINVAL;
+		p = mmap(NULL, k->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu[i].fd,
+			 at);
 		if (p == MAP_FAILED)
 			return -errno;
 		k->ring[k->nrings++] = (struct ring){ .vcpu = vcpu[i], .entry = p };

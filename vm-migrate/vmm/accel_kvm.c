@@ -56,7 +56,8 @@ static int kvm_add_dirty(struct vm *vm, struct dirty_set *set)
 	for (unsigned int i = 0; i < k->n; i++)
 		cpu[i] = (struct dirty_kvm_vcpu){ .fd = k->vcpu[i].fd,
 						  .kick = kvm_vcpu_flush,
-						  .arg = &k->vcpu[i] };
+						  .arg = &k->vcpu[i],
+						  .next = &k->vcpu[i].ring_next };
 	if (k->ring_bytes)
 		err = dirty_kvm_ring_create(&vm->ram, k->vm_fd, k->ring_bytes, slot, n,
 					    cpu, k->n, &src);

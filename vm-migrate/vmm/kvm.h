@@ -64,6 +64,7 @@ struct vcpu {
 	_Atomic uint32_t exits;	 /* times that it came out */
 	_Atomic uint64_t nap_ns; /* taken at the next exit: throttle */
 	bool parked;		 /* under kvm.lock */
+	uint32_t ring_next;	 /* dirty_kvm_vcpu.next */
 };
 
 struct kvm {

@@ -200,6 +200,8 @@ still "the stream goes on" 10 delivered 300000
 gn_check "the source has ended" gn_wait 10 gn_gone "$VM_host"
 
 stage "back"
+# A second log of the same rings, one after the other: the migration's finds where they go on.
+gn_check "ring: a dirty rate first" "$VMM" dirty-rate -c "$GN_TMP/host2.ctl" --seconds 0.4 --interval 0.2
 moved "ring" host2 host bitmap dma
 export GHOSTNIC_CTL=$GN_TMP/host.sock
 B=$(gn_port_count vm1 rx_bytes)
