@@ -48,6 +48,7 @@ check 3 1 "a store after the table was sent is found"
 check 4 1 "a page that is not sent again is found"
 check 5 1 "a new owner that forgets, once started again, that it has all is found"
 check 6 1 "an old owner started again that keeps its epoch is found"
+check 7 1 "a refusal that takes the copy with it is found"
 model=${model%/*}/ahead.pml
 check 0 0 "pages ahead: nobody reads old bytes, whatever overtakes them"
 check 1 1 "what is in flight when its page is taken back is found"

@@ -40,16 +40,24 @@ had() { [ "$(hear 1)" = "$1" ]; }
 
 # to_commit - n2 has all of it, and n1 is about to tell the directory, which does not answer: n3
 # is slow to give back a page, for which n1 then waits (had 13), so there is time to take the
-# directory away
-to_commit()
+# directory away. In two steps: to_still, from_still
+to_still()
 {
 	gn_must kill -STOP "${AGENT[3]}"
 	tell 1 load 12288
 	move 1 2
 	gn_must gn_wait 15 phase switch
+}
+from_still()
+{
 	dir_take
 	gn_must kill -CONT "${AGENT[3]}"
 	gn_must gn_wait 15 phase commit
+}
+to_commit()
+{
+	to_still
+	from_still
 }
 
 # fresh CASE [BYTES [ARGS-OF-N2...]] - three nodes; the region is n1's, page i is held to write by

@@ -64,6 +64,41 @@ whole "n2 serves" 2 3
 is_owner "n2 is the owner" "n2 2"
 gn_must gn_exec sw ip link set p1 up
 
+# gone CASE - n1 has handed over and left; n2 cannot read the directory, so it does not know. A thread
+# there waits for n1, which has passed it on
+gone()
+{
+	fresh "$1"
+	to_still
+	tell 2 load $((FILL_AT + 32768))
+	gn_must gn_wait 15 above 1 requests_held 0
+	from_still
+	gn_must kill -STOP "${AGENT[2]}"
+	dir_give
+	gn_must gn_wait 15 owned "n2 2"
+	# In place, of which nobody is told.
+	cp "$GN_TMP/dir.json" "$GN_TMP/dir.json.kept"
+	: >"$GN_TMP/dir.json"
+	gn_must kill -CONT "${AGENT[2]}"
+	gn_check "n1 waits no longer for n2" gn_wait 15 above 1 moves_out 0
+	# What n1 had said by then n2 has heard before this.
+	gn_check "n2 is not the owner yet" [ "$(counter 2 moves_in)" = 0 ]
+}
+gone "from is gone before to knows that it is the owner"
+gn_must mv "$GN_TMP/dir.json.kept" "$GN_TMP/dir.json"
+if [ "$(hear 2)" = 3 ]; then gn_ok "a load that waited is done"; else gn_fail "a load that waited" "is not"; fi
+gn_check "n1 has n3's page" had 13
+gn_check "moved" ended
+whole "n2 serves" 2 1 3
+
+gone "from is gone, and the directory knows nothing of it"
+echo '{"regions": {}}' >"$GN_TMP/dir.json"
+asks_anew()
+{
+	gn_exec n2 "$GN_BIN/ghostmem" stat -j -a "$GN_TMP/n2.sock" | jq -e '.imports[0].connected | not'
+}
+gn_check "n2 does not wait at n1 for what that does not have" gn_wait 15 asks_anew
+
 fresh "to dies when it is the owner"
 move 1 2
 gn_check "moved" ended

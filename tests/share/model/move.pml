@@ -9,13 +9,15 @@
  * its bytes to be its own, has to have "latest". Never two owners serve. Whom the directory
  * names has the region, or will once it is started again.
  *
- * With -DBUG=1..6 it has a mistake that pan has to find:
+ * With -DBUG=1..7 it has a mistake that pan has to find:
  *	1	the old owner goes on when the directory does not answer
  *	2	the new owner serves when it has all, without the directory
  *	3	the old owner takes writes between the table and the directory's answer
  *	4	pages written after they were copied are not sent again
  *	5	a new owner that was started again forgets that it has all
  *	6	an old one that was started again serves without another epoch
+ *	7	what the new owner's node had asked the old one for, which has left since, takes the
+ *		copy with it when it is refused
  */
 #ifndef BUG
 #define BUG 0
@@ -38,6 +40,7 @@ byte under_way[2];
 byte latest, here, copied;
 bool dirty = true, held;
 byte importer;
+bool asked;	/* a thread of the new one's node waits for the old one */
 
 #define from_serves (!from_dead && from == SERVING)
 #define to_serves   (!to_dead && to == OWNER)
@@ -140,6 +143,14 @@ end:	do
 	:: atomic { !to_dead && to == READY && dir_epoch == 2 && dir_new ->
 		to = OWNER; check() }
 	:: atomic { !to_dead && to == READY && dir_epoch == 2 && !dir_new -> to = NOTHING }
+	:: atomic { !to_dead && to != OWNER && !from_dead && from != LEFT && !held && !asked ->
+		asked = true }
+	:: atomic { !to_dead && to != OWNER && !from_dead && from == LEFT && asked ->
+#if BUG == 7
+		copied = 0;
+#endif
+		asked = false; check() }
+	:: atomic { to_serves && asked -> asked = false }
 	:: atomic { to_serves && !held && latest < WRITES -> latest++; copied = latest; check() }
 	:: atomic { to_serves && !held -> held = true; importer = copied; check() }
 	:: atomic { to_serves && held -> held = false; copied = importer; check() }

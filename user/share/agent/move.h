@@ -36,6 +36,7 @@
  *						is the home of the pages
  *	importers: EVENT MOVED			they attach there, with what they hold
  *	kept requests: -EREMCHG			tried again there
+ *						its own node's are kept until it serves
  *	windows here: as an importer's, with	copies here stay, to read
  *	  the pages that were here
  *

@@ -72,6 +72,10 @@ static void discard(struct move_in *m, const char *why)
 			drop_copied(i->peer);
 		i->mover = NULL;
 		peer_still(i->peer, false);
+		/* The owner before may have gone, and answered so: ask anew, whoever it
+		 * is. */
+		if (m->ready && i->peer->chan && peer_clients(i->peer))
+			chan_fail(i->peer->chan, -EREMCHG);
 		agent_import_release(i);
 	}
 	unlink_free(m);

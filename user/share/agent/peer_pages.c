@@ -334,6 +334,10 @@ void peer_grant(struct peer *p, const struct gm_hdr *h, const uint8_t *bytes)
 		return;
 	}
 	left = *q;
+	/* Its owner has given the region to this node, which is not one yet. Who waits is
+	 * handed over then (peer_yield()); what was copied here is the page's only home. */
+	if (h->status == -EREMCHG && p->still)
+		return;
 	if (h->status) {
 		/* Nobody has asked for that page. */
 		if (marker)
