@@ -119,7 +119,8 @@ static void usage_common(FILE *f, unsigned int takes)
 	fputs("\noptions:\n"
 	      "  -j, --json          JSON on standard output, errors and notes in it\n"
 	      "  -v, --verbose       let libbpf and libxdp speak\n"
-	      "  -h, --help          this text\n",
+	      "  -h, --help          this text\n"
+	      "  -V, --version       the version\n",
 	      f);
 	if (takes & TAKES_BPFFS)
 		fputs("  --bpffs DIRECTORY   where pins are (or environment "

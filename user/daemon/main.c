@@ -52,8 +52,8 @@ struct app {
 };
 
 /*
- * sd_notify(3) without libsystemd: datagrams to the address in NOTIFY_SOCKET. Opened
- * early: the sandbox allows no connect(). Return: socket, -1: nobody asked
+ * sd_notify(3) without libsystemd: datagrams to the address in NOTIFY_SOCKET. Connected,
+ * for in the sandbox sendto() takes no address. Return: socket, -1: nobody asked
  */
 static int notify_open(void)
 {
