@@ -134,6 +134,7 @@ expect "importer's agent thawed: reads again" 9 2 load 8
 
 # An importer dies with the only copy of a page: it is lost, not zero; the others are not.
 share lost
+expect "n2 alone has some more pages" ok 2 fill 131072 12288 3
 gn_stop "${AGENT[2]}" KILL
 gn_stop "${APP[2]}" KILL
 from=$(ms)
@@ -146,6 +147,27 @@ expect "importer died with a page: get" "error EIO" 3 get 65536
 expect "importer died with a page: the next one is whole" $((512 * 7)) 3 sum 69632 4096
 expect "importer died with a page: pages it read can be written" ok 3 store 0 8
 expect "importer died with a page: and are seen" 8 1 load 0
+# Until all of it is put anew: by one who had SIGBUS there, at once; by others, soon.
+# shellcheck disable=SC2317 # for gn_wait
+loads() { [ "$(ask "$1" load "$2")" = "$3" ]; }
+expect "a lost page: a part of it is put" "error EIO" 3 put 65536 5
+expect "a lost page: it stays lost" sigbus 3 load 65536
+expect "a lost page is put" ok 3 page 65536 5
+expect "a lost page: who put it loads" 5 3 load 65536
+expect "a lost page: who put it stores" ok 3 store 65536 6
+gn_check "a lost page: the owner loads" gn_wait 5 loads 1 65544 5
+expect "a lost page: and what was stored" 6 1 load 65536
+expect "another lost page" sigbus 3 load 131072
+expect "another lost page: the owner" sigbus 1 load 131080
+expect "another lost page is put" ok 1 page 131072 9
+expect "another lost page: who put it loads" 9 1 load 131080
+gn_check "another lost page: an importer loads" gn_wait 5 loads 3 131072 9
+expect "a third lost page" sigbus 3 load 135168
+gn_stop "${AGENT[3]}" KILL
+expect "a third lost page is put while an agent is away" ok 1 page 135168 4
+share_agent 3
+gn_check "a third lost page: it loads" gn_wait 5 loads 3 135168 4
+expect "a lost page that nobody put" sigbus 3 load 139264
 share_agent 2
 rm -f "$GN_TMP/2.in" "$GN_TMP/2.out"
 share_app 2

@@ -113,12 +113,14 @@ gn_stop "${AGENT[3]}" KILL
 gn_stop "${APP[3]}" KILL
 expect "n2 hears of it" 4 2 event
 expect "n2 loads from it" sigbus 2 load $((3 * PAGE))
+expect "n1 loads from it" sigbus 1 load $((3 * PAGE))
 expect "n2 gets from it" "error EIO" 2 get $((3 * PAGE + 4096))
 expect "the others are there" 4 2 load $((2 * PAGE))
 head -c $PAGE /dev/zero | tr '\0' '\1' >"$GN_TMP/page"
 gn_check "a part of it" gn_not mem 2 put mem $((3 * PAGE)) <(head -c 1M "$GN_TMP/page")
 gn_check "all of it" mem 2 put mem $((3 * PAGE)) "$GN_TMP/page"
-expect "n1 loads from it" 72340172838076673 1 load $((3 * PAGE + 8))
+whole() { [ "$(ask $1 load $((3 * PAGE + 8)))" = 72340172838076673 ]; }
+for i in 1 2; do gn_check "n$i loads from it" gn_wait 5 whole $i; done
 rm -f "$GN_TMP"/3.{in,out} "$GN_TMP/n3.sock"
 share_agent 3
 

@@ -78,8 +78,17 @@ static struct window *window(void)
 	return w;
 }
 
+static uint64_t renewed; /* bytes */
+
+static void on_renew(void *arg, uint64_t addr, uint64_t len)
+{
+	CHECK(addr == GM_BUS_MIN);
+	renewed += len;
+}
+
 int main(void)
 {
+	struct window_app app = { .base = GM_BUS_MIN, .renew = on_renew };
 	static uint8_t bytes[GM_HUGE_SIZE], zeros[GM_HUGE_SIZE];
 	struct window *w = window(), *other;
 
@@ -106,7 +115,11 @@ int main(void)
 	CHECK(!window_drop(w, 3, 1) && w->short_of && !window_room(w, 3, 1));
 	give_back();
 	CHECK(!window_room(w, 1, 1));
-	CHECK(!window_drop(w, 3, 1) && !w->short_of);
+	/* Then whoever got none may ask again. */
+	app.uffd = dup(w->memfd);
+	CHECK(app.uffd >= 0 && !window_attach(w, 0, &app) && !renewed);
+	CHECK(!window_drop(w, 3, 1) && !w->short_of && renewed == PAGES * PAGE);
+	window_detach(w, 0);
 	usable(w, bytes);
 	lurking = 1;
 	CHECK(!window_drop(w, 1, 1) && !w->short_of);

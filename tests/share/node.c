@@ -6,6 +6,7 @@
  *	export NAME SIZE KEY | import NAME KEY		-> ok BUS
  *	load OFF | store OFF VALUE			-> VALUE | ok
  *	get OFF | put OFF VALUE | add OFF VALUE		-> VALUE | ok | VALUE before
+ *	page OFF VALUE			4 KiB of it, by one put -> ok
  *	count OFF N			N increments by load and compare_swap of its own
  * CPU sum OFF LEN			sum of all 64-bit words, by loads fill OFF LEN
  * VALUE		store to all of them
@@ -197,6 +198,16 @@ int main(int argc, char **argv)
 		} else if (!strcmp(cmd, "put")) {
 			err = ghostmem_put(region, a, &b, sizeof(b));
 			answer(err, 0);
+		} else if (!strcmp(cmd, "page")) {
+			uint64_t page[512];
+
+			for (size_t i = 0; i < 512; i++)
+				page[i] = b;
+			err = ghostmem_put(region, a, page, sizeof(page));
+			if (err)
+				answer(err, 0);
+			else
+				printf("ok\n");
 		} else if (!strcmp(cmd, "add")) {
 			err = ghostmem_fetch_add(region, a, b, &v);
 			answer(err, v);

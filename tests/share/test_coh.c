@@ -243,11 +243,50 @@ static void with_deaths(void **state)
 	run(true);
 }
 
+struct healing {
+	struct coh *c;
+	bool room;
+	int status;
+};
+
+static void heal(void *arg, const struct coh_act *a)
+{
+	struct healing *h = arg;
+
+	assert_int_equal(a->type, COH_DONE);
+	h->status = a->status;
+	if (!h->room)
+		coh_not_healed(h->c);
+}
+
+/* A page that was lost is there again with its bytes, not before. */
+static void healed_with_bytes(void **state)
+{
+	struct healing h = { .room = false };
+
+	assert_int_equal(coh_create(1, NULL, 1, heal, &h, &h.c), 0);
+	coh_load(h.c, 0, 1, COH_LOST, 0, 0);
+	assert_int_equal(coh_request(h.c, COH_HOME_SLOT, 0, COH_WANT_REPLACE, false, 1),
+			 0);
+	assert_int_equal(h.status, 0);
+	assert_int_equal(coh_page(h.c, 0)->state, COH_LOST);
+	assert_int_equal(coh_request(h.c, COH_HOME_SLOT, 0, COH_WANT_READ, false, 1), 0);
+	assert_int_equal(h.status, -EIO);
+	h.room = true;
+	assert_int_equal(coh_request(h.c, COH_HOME_SLOT, 0, COH_WANT_REPLACE, false, 1),
+			 0);
+	assert_int_equal(coh_page(h.c, 0)->state, COH_HOME);
+	assert_int_equal(coh_request(h.c, COH_HOME_SLOT, 0, COH_WANT_READ, false, 1), 0);
+	assert_int_equal(h.status, 0);
+	coh_destroy(h.c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(random_walk),
 		cmocka_unit_test(with_deaths),
+		cmocka_unit_test(healed_with_bytes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -31,7 +31,7 @@
 #include "key.h"
 #include "net.h"
 
-#define LOCAL_MAGIC   0x324c4d47u /* "GML2" */
+#define LOCAL_MAGIC   0x334c4d47u /* "GML3" */
 #define LOCAL_TEXT    2048
 #define LOCAL_FDS     3
 #define LOCAL_PATH    108			 /* bytes of a path, its 0 included */
@@ -52,9 +52,9 @@ enum local_op {
 	LOCAL_OP_MAX,
 };
 
-/* local_msg.event beside GM_EV_* of share_wire.h: to the library alone: SIGBUS at base,
- * size */
-#define GM_EV_POISON 100
+/* local_msg.event beside GM_EV_* of share_wire.h, to the library alone; base, size */
+#define GM_EV_POISON 100 /* SIGBUS there */
+#define GM_EV_RENEW  101 /* no longer: who gets SIGBUS there by UFFDIO_POISON asks again */
 
 struct local_msg {
 	uint32_t magic;

@@ -53,7 +53,7 @@
 #include "bus.h"
 
 #define GM_MAGIC       0x31574d47u /* "GMW1" */
-#define GM_VERSION     5
+#define GM_VERSION     6
 #define GM_HDR_SIZE    72
 #define GM_PAYLOAD_MAX (1u << 20) /* but of one huge page: GM_HUGE_SIZE */
 /* Pages of GM_PAGE_SIZE in one WRITE, INV, ACK or FLUSH; of larger ones as many bytes, or
@@ -77,7 +77,8 @@ enum gm_op {
 			  * with its atomics, payload gm_attached (once.h) */
 	GM_OP_DETACH,	 /* bus: holds nothing any more */
 	GM_OP_GET,	 /* bus, size; reply carries the bytes */
-	GM_OP_PUT,	 /* bus, size == len: GM_PAYLOAD_MAX, or one huge page */
+	GM_OP_PUT,	 /* bus, size == len: GM_PAYLOAD_MAX, or one huge page; reply: arg
+			  * 1: some of it had been lost, and is there again */
 	GM_OP_FADD,	 /* bus, size 4 or 8; arg added; reply: old value in arg */
 	GM_OP_SWAP,	 /* bus, size 4 or 8; arg; reply: old value in arg */
 	GM_OP_CAS, /* bus, size 4 or 8; arg: wanted, arg2: expected; reply: old in arg */
@@ -107,6 +108,8 @@ enum { /* what happened to a region; also in local.h and ghostmem.h */
        GM_EV_PAGES_LOST,
        GM_EV_MOVING, /* to the agent that shall be the owner: nothing of the old one will
 		      * come any more on this connection */
+       GM_EV_HEALED, /* to agents: of pages at bus, size some had been lost, and are there
+		      * again */
 };
 
 enum gm_move {

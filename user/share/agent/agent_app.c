@@ -21,11 +21,48 @@ static void window_ready(void *arg, uint32_t events)
 		peer_faults(w->import->peer, w->client);
 }
 
+static uint64_t window_bus(const struct attached *w)
+{
+	return (w->home ? home_desc(w->home) : peer_desc(w->import->peer))->bus;
+}
+
+/* What the socket has no room for is told later: until then nobody else need hear of the
+ * same page again. */
+static void tell_renewed(struct attached *w)
+{
+	struct local_msg m = { .magic = LOCAL_MAGIC,
+			       .op = LOCAL_EVENT,
+			       .event = GM_EV_RENEW,
+			       .bus = window_bus(w),
+			       .base = w->renew_from,
+			       .size = w->renew_to - w->renew_from };
+
+	if (m.size && !local_send(w->app->sock, &m, NULL, 0))
+		w->renew_from = w->renew_to = 0;
+}
+
+static void renew(void *arg, uint64_t addr, uint64_t len)
+{
+	struct attached *w = arg;
+
+	/* One range: what lies between may be asked for anew as well. */
+	if (w->renew_from == w->renew_to) {
+		w->renew_from = addr;
+		w->renew_to = addr + len;
+	}
+	if (addr < w->renew_from)
+		w->renew_from = addr;
+	if (addr + len > w->renew_to)
+		w->renew_to = addr + len;
+	tell_renewed(w);
+}
+
 void agent_windows_tick(struct agent *a)
 {
 	agent_dir_expire(a);
 	for (struct app *app = a->apps; app; app = app->next) {
 		for (struct attached *w = app->windows; w; w = w->next) {
+			tell_renewed(w);
 			if (w->home)
 				home_faults(w->home, w->client);
 			else
@@ -73,8 +110,7 @@ static void tell_poison(void *arg, uint64_t addr, uint64_t len)
 	struct local_msg m = { .magic = LOCAL_MAGIC,
 			       .op = LOCAL_EVENT,
 			       .event = GM_EV_POISON,
-			       .bus = w->home ? home_desc(w->home)->bus
-					      : peer_desc(w->import->peer)->bus,
+			       .bus = window_bus(w),
 			       .base = addr,
 			       .size = len };
 
@@ -98,6 +134,7 @@ int agent_window_new(struct app *app, struct home_region *h, struct import *i, i
 				   .base = m->base,
 				   .lacks = m->lacks,
 				   .poison = tell_poison,
+				   .renew = renew,
 				   .arg = w };
 	/* It would see what is still being copied into the memfd, see move_in.c. */
 	if (i && i->mover && m->lacks & WINDOW_NO_MINOR) {
@@ -136,11 +173,6 @@ static int do_attach(struct app *app, const struct local_msg *m, const int *fds,
 	if (h && !agent_same_key(&m->key, home_key(h, false)))
 		return -EACCES;
 	return h || i ? agent_window_new(app, h, i, fds[0], m) : -ENOENT;
-}
-
-static uint64_t window_bus(const struct attached *w)
-{
-	return (w->home ? home_desc(w->home) : peer_desc(w->import->peer))->bus;
 }
 
 static void do_prefetch(struct app *app, const struct local_msg *m)

@@ -41,6 +41,7 @@ struct attached {
 	struct import *import;
 	int client;
 	uint64_t base;
+	uint64_t renew_from, renew_to; /* window_renew(): not told yet */
 	struct loop_watch *watch;
 };
 

@@ -29,6 +29,7 @@ struct coh {
 	uint64_t n;
 	uint32_t era;
 	uint64_t lost;
+	bool not_healed; /* coh_not_healed() */
 	struct coh_page *pages;
 	void *own; /* pages, if allocated here */
 	void (*act)(void *arg, const struct coh_act *a);
@@ -123,6 +124,11 @@ void coh_shut(struct coh *c, uint64_t page, bool shut)
 	c->pages[page].holder = shut ? COH_SHUT : 0;
 }
 
+void coh_not_healed(struct coh *c)
+{
+	c->not_healed = true;
+}
+
 static uint64_t bit(uint8_t slot)
 {
 	return slot < GM_SLOT_MAX ? 1ull << slot : 0;
@@ -187,8 +193,10 @@ static void grant(struct coh *c, uint64_t page, const struct req *r)
 		lose(c, p);
 	if (p->state == COH_LOST && r->want == COH_WANT_REPLACE) {
 		/* Healed once the bytes are there. */
+		c->not_healed = false;
 		emit(c, COH_DONE, r->slot, page, write, false, 0, r->cookie);
-		set_home(p);
+		if (!c->not_healed)
+			set_home(p);
 		return;
 	}
 	if (p->state == COH_LOST) {

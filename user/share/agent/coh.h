@@ -195,6 +195,10 @@ void coh_load(struct coh *c, uint64_t page, uint64_t n, enum coh_state state,
  * Forgotten, when it is granted, but for reading. Allowed within @act */
 void coh_shut(struct coh *c, uint64_t page, bool shut);
 
+/** coh_not_healed() - allowed within @act, of a DONE for COH_WANT_REPLACE: its bytes could
+ * not be put there, so if it was LOST it stays so */
+void coh_not_healed(struct coh *c);
+
 /** coh_page() - state of a page, for statistics and tests */
 const struct coh_page *coh_page(const struct coh *c, uint64_t page);
 

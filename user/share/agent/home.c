@@ -372,8 +372,9 @@ static int settle(struct home_region *r)
 		r->slots[i].heard_ns = now;
 	if (!err)
 		err = serve(r);
-	if (!err)
-		r->resuming = false;
+	r->resuming = err;
+	if (!err && r->meta->hdr->poisoned)
+		window_renew(r->win, 0, n);
 	return err;
 }
 

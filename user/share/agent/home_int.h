@@ -116,7 +116,7 @@ struct op {
 	struct op *next, **prev;
 	struct home_region *region;
 	struct gm_hdr hdr;
-	uint64_t old;	  /* result of an atomic */
+	uint64_t old;	  /* result of an atomic; PUT: 1: healed a page */
 	uint32_t waiting; /* pages */
 	int status;
 	uint8_t data[]; /* GET: what is to be sent; PUT: what came */

@@ -35,10 +35,32 @@ void home_op_unlink(struct op *o)
 		o->next->prev = o->prev;
 }
 
+/* Of the pages of @h some had been lost: whoever got SIGBUS there may try again. */
+static void healed(struct home_region *r, const struct gm_hdr *h)
+{
+	uint64_t page = dir_page(&r->desc, h->bus), n = page_count(r, h);
+	struct gm_hdr m = { .op = GM_OP_EVENT,
+			    .bus = dir_page_bus(&r->desc, page),
+			    .size = (uint32_t)(n << r->desc.page_shift),
+			    .arg = GM_EV_HEALED };
+
+	window_renew(r->win, page, n);
+	for (struct session *s = r->home->sessions; s; s = s->next) {
+		for (int i = 0; i < s->nat; i++) {
+			if (s->at[i].region != r || s->role != GM_ROLE_PAGES)
+				continue;
+			m.session = s->id;
+			chan_send(s->chan, &m, NULL);
+		}
+	}
+}
+
 void home_op_end(struct op *o)
 {
 	struct session *s = o->session;
 
+	if (o->hdr.op == GM_OP_PUT && o->old)
+		healed(o->region, &o->hdr);
 	if (s) {
 		bool get = o->hdr.op == GM_OP_GET && !o->status;
 
@@ -90,6 +112,7 @@ void home_op_page(struct home_region *r, struct op *o, const struct coh_act *a)
 	uint64_t from = o->hdr.bus > page_bus ? o->hdr.bus : page_bus;
 	uint64_t to = o->hdr.bus + o->hdr.size;
 	size_t at = (size_t)(from - o->hdr.bus);
+	bool lost = coh_page(r->coh, a->page)->state == COH_LOST;
 
 	if (to > page_end)
 		to = page_end;
@@ -104,8 +127,13 @@ void home_op_page(struct home_region *r, struct op *o, const struct coh_act *a)
 		memcpy(home_memory(r, from), o->data + at, to - from);
 	else
 		o->status = atomic_do(o->session, r, &o->hdr, &o->old);
-	if (o->hdr.op == GM_OP_PUT)
+	if (o->hdr.op == GM_OP_PUT) {
 		home_dirty(r, a->page, 1);
+		if (lost && o->status)
+			coh_not_healed(r->coh);
+		else if (lost)
+			o->old = 1;
+	}
 	if (!--o->waiting)
 		home_op_end(o);
 }

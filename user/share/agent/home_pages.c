@@ -107,6 +107,7 @@ static void poison(struct home_region *r, uint64_t page, uint32_t clients)
 {
 	window_drop(r->win, page, 1);
 	window_poison(r->win, page, 1, clients);
+	r->meta->hdr->poisoned = 1;
 	counters.poisoned++;
 }
 

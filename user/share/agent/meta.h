@@ -65,7 +65,7 @@ struct meta_hdr {
 	uint32_t page_shift; /* of the region's pages; this memfd's are the smallest */
 	uint32_t staged; /* import: stage has pages; an owner puts them into the memfd */
 	uint32_t era;	 /* home: of versions, coh.h */
-	uint32_t pad;
+	uint32_t poisoned; /* pages of windows may have been (window_renew()) */
 	char name[GM_NAME_MAX];
 	char node[GM_NAME_MAX];	 /* import: owner */
 	char addr[NET_ADDR_MAX]; /* its agent */

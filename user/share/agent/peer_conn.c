@@ -41,6 +41,11 @@ static void event(struct peer *p, const struct gm_hdr *h, const uint8_t *payload
 		p->event(p->arg, p, GM_EV_MOVING);
 		return;
 	case GM_EV_PAGES_LOST: p->event(p->arg, p, GM_EV_PAGES_LOST); return;
+	case GM_EV_HEALED:
+		if (gm_in_range(h->bus, h->size, p->desc.bus, p->desc.size))
+			window_renew(p->win, dir_page(&p->desc, h->bus),
+				     h->size >> p->desc.page_shift);
+		return;
 	default: peer_die(p, (int)h->arg); return;
 	}
 }
@@ -191,6 +196,9 @@ static void connected(void *arg, int err, struct dial_done *d)
 	p->lost = err;
 	if (!err) {
 		counters.reconnects++;
+		/* What was healed meanwhile, nobody has said here. */
+		if (p->meta->hdr->poisoned)
+			window_renew(p->win, 0, window_pages(p->win));
 		peer_repeat(p);
 	} else if (err == -ENOENT || err == -EACCES) {
 		peer_die(p, err == -EACCES ? GM_EV_REVOKED : GM_EV_OWNER_GONE);

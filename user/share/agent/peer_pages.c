@@ -26,6 +26,7 @@ void peer_poison(struct peer *p, uint64_t page, uint32_t clients)
 {
 	window_drop(p->win, page, 1);
 	window_poison(p->win, page, 1, clients);
+	p->meta->hdr->poisoned = 1;
 	counters.poisoned++;
 }
 

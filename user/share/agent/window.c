@@ -469,6 +469,17 @@ int window_poison(struct window *w, uint64_t page, uint64_t n, uint32_t clients)
 	return err;
 }
 
+void window_renew(struct window *w, uint64_t page, uint64_t n)
+{
+	for (int i = 0; i < WINDOW_CLIENTS; i++) {
+		struct window_app *c = &w->clients[i];
+		struct uffdio_range r = range_of(c, page, n);
+
+		if (c->uffd >= 0 && !(c->lacks & WINDOW_NO_POISON))
+			c->renew(c->arg, r.start, r.len);
+	}
+}
+
 void window_rewake(struct window *w, int client)
 {
 	wake(&w->clients[client], 0, window_pages(w));

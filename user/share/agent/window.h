@@ -74,6 +74,8 @@ struct window_app {
 	/* Make the application get SIGBUS at its address @addr: with WINDOW_NO_POISON, or
 	 * where it moved a part of the window to */
 	void (*poison)(void *arg, uint64_t addr, uint64_t len);
+	/* Make it ask again where UFFDIO_POISON is */
+	void (*renew)(void *arg, uint64_t addr, uint64_t len);
 	void *arg;
 	/* window's own: of pages; places that parts were moved to; faults read too early
 	 */
@@ -196,6 +198,15 @@ int window_map(struct window *w, uint64_t page, uint64_t n, uint32_t clients,
 /** window_poison() - the page must not be in the memfd: accesses of @clients get SIGBUS,
  * those that wait already as well. */
 int window_poison(struct window *w, uint64_t page, uint64_t n, uint32_t clients);
+
+/**
+ * window_renew() - of @n pages from @page those that were poisoned need not be any more:
+ * accesses in all windows are faults again, soon after this. Poison is a mark in the
+ * application's page table, which outlives the punching of holes; only the application
+ * can take it out without having the page. Not with WINDOW_NO_POISON: there SIGBUS is for
+ * good.
+ */
+void window_renew(struct window *w, uint64_t page, uint64_t n);
 
 /** window_rewake() - faults read but never answered (by an agent that died) come again */
 void window_rewake(struct window *w, int client);

@@ -265,8 +265,10 @@ int window_drop(struct window *w, uint64_t page, uint64_t n)
 		return punch(w, page, n);
 	for (uint64_t i = 0; i < n && !err; i++)
 		err = punch_reserved(w, page + i);
-	if (w->short_of && !set_aside(w, 0, window_pages(w)))
+	if (w->short_of && !set_aside(w, 0, window_pages(w))) {
 		w->short_of = false;
+		window_renew(w, 0, window_pages(w));
+	}
 	if (!w->short_of)
 		spare_take();
 	return err;

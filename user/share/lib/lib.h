@@ -127,6 +127,10 @@ int lib_tls_get(struct ghostmem *g, const struct net_tls **out);
 /** lib_unmap() - what is left of the window */
 void lib_unmap(struct ghostmem_region *r);
 
+/** lib_renew() - within @size bytes from @off pages that gave SIGBUS need not any more: the
+ * agent is asked anew. Any thread */
+void lib_renew(struct ghostmem_region *r, uint64_t off, uint64_t size);
+
 /** lib_keeper() - the keeper's thread */
 void *lib_keeper(void *arg);
 

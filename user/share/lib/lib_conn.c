@@ -416,6 +416,9 @@ int lib_conn_reap(struct lib_conn *c)
 		if (p->q.old && !h.status)
 			*p->q.old = h.arg;
 		c->done += is_atomic(h.op) && !h.status;
+		/* The thread that made the page whole may load from it next. */
+		if (h.op == GM_OP_PUT && !h.status && h.arg)
+			lib_renew(c->region, p->q.bus - c->region->bus, p->q.size);
 		finish(c, p, h.status);
 	}
 	return c->nredo && !c->n ? follow(c) : 0;

@@ -114,9 +114,10 @@ int lib_call(struct ghostmem *g, struct local_msg *m, const int *fds, int nfds, 
 
 /*
  * What is left of the window within the range: the application may have unmapped or moved
- * parts, and something else may lie there. Each piece is given to @each.
+ * parts, and something else may lie there. Each piece is given to @each. Return: false:
+ * nobody knows which there are
  */
-static void pieces(struct ghostmem_region *r, uint64_t addr, uint64_t size,
+static bool pieces(struct ghostmem_region *r, uint64_t addr, uint64_t size,
 		   void (*each)(struct ghostmem_region *r, uint64_t at, uint64_t len))
 {
 	struct stat ours, gone = { 0 };
@@ -126,8 +127,7 @@ static void pieces(struct ghostmem_region *r, uint64_t addr, uint64_t size,
 	if (fstat(r->memfd, &ours) || (r->gone >= 0 && fstat(r->gone, &gone)) || !f) {
 		if (f)
 			fclose(f);
-		each(r, addr, size);
-		return;
+		return false;
 	}
 	while (fgets(line, sizeof(line), f)) {
 		uint64_t from, to, inode;
@@ -143,6 +143,7 @@ static void pieces(struct ghostmem_region *r, uint64_t addr, uint64_t size,
 			each(r, from, to - from);
 	}
 	fclose(f);
+	return true;
 }
 
 static void unmap(struct ghostmem_region *r, uint64_t at, uint64_t len)
@@ -152,8 +153,10 @@ static void unmap(struct ghostmem_region *r, uint64_t at, uint64_t len)
 
 void lib_unmap(struct ghostmem_region *r)
 {
-	if (r->base)
-		pieces(r, (uint64_t)(uintptr_t)r->base, r->size, unmap);
+	uint64_t base = (uint64_t)(uintptr_t)r->base;
+
+	if (base && !pieces(r, base, r->size, unmap))
+		unmap(r, base, r->size);
 	r->base = NULL;
 }
 
@@ -177,7 +180,21 @@ static void cover(struct ghostmem_region *r, uint64_t at, uint64_t len)
 
 static void map_nothing(struct ghostmem_region *r, uint64_t addr, uint64_t size)
 {
-	pieces(r, addr, size, cover);
+	if (!pieces(r, addr, size, cover))
+		cover(r, addr, size);
+}
+
+/* Takes UFFDIO_POISON out of the page table. What else is there comes back with a fault,
+ * and the marks of write protection stay. */
+static void ask_anew(struct ghostmem_region *r, uint64_t at, uint64_t len)
+{
+	madvise((void *)(uintptr_t)at, len, MADV_DONTNEED_LOCKED);
+}
+
+void lib_renew(struct ghostmem_region *r, uint64_t off, uint64_t size)
+{
+	if (r->base)
+		pieces(r, (uint64_t)(uintptr_t)r->base + off, size, ask_anew);
 }
 
 void lib_fence(struct ghostmem_region *r, int err)
@@ -213,6 +230,13 @@ static void poison(struct ghostmem *g, const struct local_msg *m)
 	for (struct ghostmem_region *r = g->regions; r; r = r->next)
 		if (r->bus == m->bus && r->base)
 			map_nothing(r, m->base, m->size);
+}
+
+static void renew(struct ghostmem *g, const struct local_msg *m)
+{
+	for (struct ghostmem_region *r = g->regions; r; r = r->next)
+		if (r->bus == m->bus && r->base)
+			pieces(r, m->base, m->size, ask_anew);
 }
 
 /* The application hears once that a region is over. g->lock is held. */
@@ -254,6 +278,10 @@ static void on_event(struct ghostmem *g, const struct local_msg *m)
 
 	if (m->event == GM_EV_POISON) {
 		poison(g, m);
+		return;
+	}
+	if (m->event == GM_EV_RENEW) {
+		renew(g, m);
 		return;
 	}
 	for (struct ghostmem_region *r = g->regions; r; r = r->next) {
