@@ -12,7 +12,7 @@
 # gn_spawn sets these.
 RUN_a=''
 RECV_b='' RECV_c='' RECV_d='' RECV_e='' RECV_f='' RECV_g='' RECV_h='' RECV_i='' RECV_k=''
-RECV_l='' RECV_m='' RECV_n='' RECV_o='' RECV_p=''
+RECV_l='' RECV_m='' RECV_n='' RECV_o='' RECV_p='' RECV_q=''
 # shellcheck source=tests/migrate/cli-lib.sh
 . "$(dirname "$0")/cli-lib.sh"
 
@@ -277,6 +277,41 @@ hold()
 {
 	state "$1" paused && [ "$(writes "$1")" = 0 ]
 }
+
+# unseen - write to a page that was sent, behind the back of a's log; its guest never does
+unseen()
+{
+	local fd
+	for fd in /proc/"$RUN_a"/fd/*; do
+		[[ $(readlink "$fd") != *memfd:guest-ram* ]] || break
+	done
+	dd if=/dev/urandom of="$fd" bs=4096 count=1 seek=2560 conv=notrunc status=none
+}
+past() { status a '.migration.phase == "rounds" and .migration.sent_bytes > 14000000'; }
+
+# lost HOW TEXT - a migration that is verified like that finds that this write is missing, and says so
+lost()
+{
+	rm -f SEND.log
+	gn_spawn SEND "$VMM" send -c a -t unix:q.in -s 1 -b 16M --on-stall raise \
+		--max-downtime-ms 10000 --verify "$1"
+	gn_wait 20 past && unseen && sent 6 && grep -e "$2" SEND.log
+}
+lost_before()
+{
+	rm -f RUN_a.log
+	start a && receiver q "unix:$GN_TMP/q.in" && lost full 'not handed over' && state a running &&
+		gn_wait 10 grows a "$(writes a)" && state q incoming &&
+		status a '.migration.phase == "failed" and .migration.audit_bad_pages == 1'
+}
+lost_after()
+{
+	lost digest 'was handed over' || return 1
+	status_of "$RUN_a"
+	[ $? = 6 ] && gn_wait 10 state q running && quit q "$RECV_q"
+}
+gn_check "a write is lost, --verify full: exit code 6, it runs on" lost_before
+gn_check "a write is lost, --verify digest: exit code 6, handed over" lost_after
 
 not_started()
 {

@@ -178,8 +178,13 @@ static int show_end(const json_t *o)
 			why, *why ? ": " : "");
 		break;
 	case EXIT_LOST:
-		cmd_error("the VM was handed over, and %d pages of its memory were not "
-			  "what had been sent: writes were lost. Do not trust it",
+		cmd_error(strcmp(text(o, "phase"), "done")
+				  ? "%d pages of the VM's memory were not what had been "
+				    "sent: writes were lost. It was not handed over, and "
+				    "runs on where it was"
+				  : "the VM was handed over, and %d pages of its memory "
+				    "were not what had been sent: writes were lost. Do "
+				    "not trust it",
 			  (int)number(o, "audit_bad_pages"));
 		break;
 	default:

@@ -125,8 +125,9 @@ static void say(const json_t *o)
 			cmd_note("nobody knows whether the destination runs the VM: it "
 				 "is paused here. Look there; then vm-migrate resume or "
 				 "quit");
-		else if (strcmp(r, "done") != 0 && strcmp(r, "lost") != 0)
-			cmd_note("migration %s, the VM runs on here%s%s", r,
+		else if (strcmp(text_of(o, "phase"), "done") != 0)
+			cmd_note("migration %s, the VM runs on here%s%s",
+				 strcmp(r, "lost") ? r : "failed",
 				 *text_of(o, "error") ? ": " : "", text_of(o, "error"));
 	} else {
 		cmd_note("VM %s", e);

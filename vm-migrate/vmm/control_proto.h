@@ -80,7 +80,8 @@ json_t *control_migration_json(const struct precopy_status *st);
 json_t *control_incoming_json(const struct incoming_status *st);
 
 /** control_result() - the last word on a migration: done, failed, cancelled, uncertain,
- * lost. @err: precopy_run()'s */
+ * lost: a write was, and @st says whether the machine was handed over all the same. @err:
+ * precopy_run()'s */
 const char *control_result(int err, const struct precopy_status *st);
 
 #endif

@@ -166,7 +166,7 @@ void source_finished(struct serve *s)
 	serve_say(s, o);
 	if (!s->result)
 		serve_end(s, SERVE_MIGRATED);
-	else if (s->result == -EUCLEAN)
+	else if (s->result == -EUCLEAN && s->last.phase == PRECOPY_DONE)
 		serve_end(s, SERVE_LOST);
 	else if (s->ending)
 		serve_end(s, s->how);
