@@ -194,7 +194,7 @@ int64_t digest_compare(const struct digest *d, const struct ram *ram, uint64_t *
 	compare_main(&c);
 	while (n)
 		pthread_join(thread[--n], NULL);
-	err = c.err ? c.err : (int64_t)c.found;
+	err = c.err && !c.found ? c.err : (int64_t)c.found;
 free_bitmap:
 	free(c.populated);
 	return err;

@@ -77,7 +77,8 @@ uint64_t digest_sum(const struct digest *d, uint64_t *nonzero);
  * @bad:	[@max] page numbers that differ; NULL: do not list
  * @threads:	to use, 0: one per CPU
  *
- * Holes of memfds are not read. Return: pages that differ, or -errno
+ * Holes of memfds are not read. Return: pages that differ, as far as they could be read;
+ * -errno: none did, and not all could be
  */
 int64_t digest_compare(const struct digest *d, const struct ram *ram, uint64_t *bad,
 		       unsigned int max, unsigned int threads);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "../../user/lib/clock.h"
@@ -192,6 +193,48 @@ static void test_false_dirty(void **state)
 	twin_fini(&t);
 }
 
+static int pipe_fd[2];
+
+static void release_ram(void *vm)
+{
+	struct machine *m = vm;
+
+	machine_ops.release(vm);
+	m->ram.block[1].fd = pipe_fd[0]; /* which cannot be searched for data */
+}
+
+/* An audit that cannot be made after the hand-over: the machine is there all the same. */
+static void test_no_audit(void **state)
+{
+	struct precopy_vm_ops ops = machine_ops;
+	struct incoming_conf ic = { .uri = "tcp:127.0.0.1:0" };
+	struct source s;
+	struct twin t;
+	int fd;
+
+	ops.release = release_ram;
+	assert_int_equal(pipe(pipe_fd), 0);
+	assert_int_equal(twin_start(&t, &ic), 0);
+	source_start(&s, &machine_small);
+	fd = s.m->ram.block[1].fd;
+	source_make(&s, &precopy_usual, incoming_uri(t.in), &ops, s.m);
+	assert_int_equal(source_run(&s), 0);
+	s.m->ram.block[1].fd = fd;
+	assert_int_equal(s.st.phase, PRECOPY_DONE);
+	assert_int_equal(s.st.err, 0);
+	assert_int_equal(s.st.audit_bad, -1);
+	assert_non_null(strstr(s.st.message, "not compared"));
+	assert_int_equal(s.m->releases, 1);
+	assert_int_equal(s.m->resumes, 0);
+	assert_int_equal(twin_join(&t), 0);
+	assert_int_equal(t.started, 1);
+	assert_int_equal(machine_differs(s.m, &t), 0);
+	machine_stop(s.m);
+	twin_fini(&t);
+	close(pipe_fd[0]);
+	close(pipe_fd[1]);
+}
+
 /* A guest that writes more than the line takes: known within three rounds. */
 static void test_hopeless(void **state)
 {
@@ -231,6 +274,7 @@ int main(void)
 		cmocka_unit_test(test_streams),	 cmocka_unit_test(test_sparse),
 		cmocka_unit_test(test_zstd),	 cmocka_unit_test(test_counted_once),
 		cmocka_unit_test(test_hopeless), cmocka_unit_test(test_false_dirty),
+		cmocka_unit_test(test_no_audit),
 	};
 
 	log_set_level(LOG_LVL_ERROR);

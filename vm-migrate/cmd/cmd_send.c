@@ -167,6 +167,8 @@ static int show_end(const json_t *o)
 		       json_is_integer(json_object_get(o, "audit_bad_pages"))
 			       ? ", RAM read again: the same"
 			       : "");
+		if (*text(o, "note"))
+			cmd_note("%s", text(o, "note"));
 		break;
 	case EXIT_CANCELLED: cmd_note("cancelled; the VM runs on where it was"); break;
 	case EXIT_UNCERTAIN:

@@ -110,10 +110,10 @@ struct precopy_status {
 	uint64_t last_pages;		 /* that the last harvest found */
 	uint64_t total_us;		 /* until the destination ran it, 0 before */
 	uint64_t digest;
-	int64_t audit_bad;	/* pages that differ; -1: not done */
+	int64_t audit_bad;	/* pages that differ; -1: not done, message may say why */
 	uint64_t audit_page[8]; /* the first of them */
 	int err;
-	char message[200]; /* of the failure: cause, remedy */
+	char message[200]; /* of the failure: cause, remedy; err is 0: a note */
 };
 
 struct precopy;
@@ -133,7 +133,7 @@ int precopy_create(const struct precopy_conf *conf, const struct ram *ram,
 /**
  * precopy_run() - the whole migration, once
  *
- * Return: 0: PRECOPY_DONE and the audit, if any, found nothing; -EUCLEAN: it found a lost
+ * Return: 0: PRECOPY_DONE and the audit, if one was made, found nothing; -EUCLEAN: it found a lost
  * write (PRECOPY_DONE, or with PRECOPY_VERIFY_FULL PRECOPY_FAILED); -ECANCELED; -EBUSY:
  * PRECOPY_UNCERTAIN; -ETIME: the guest writes faster than is sent (PRECOPY_ABORT);
  * another -errno: PRECOPY_FAILED

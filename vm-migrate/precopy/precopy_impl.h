@@ -68,7 +68,8 @@ int precopy_find(void *arg, uint64_t w, uint64_t *known);
 /** precopy_hand_over() - steps 1 to 7. Return: 0, -errno: resume, -EBUSY: uncertain */
 int precopy_hand_over(struct precopy *p);
 
-/** precopy_audit() - Return: 0, -EUCLEAN, -errno */
+/** precopy_audit() - Return: 0, also if it could not be made after the hand-over; -EUCLEAN;
+ * -errno */
 int precopy_audit(struct precopy *p);
 
 #endif

@@ -5,6 +5,7 @@
  * plant.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -201,6 +202,20 @@ int precopy_hand_over(struct precopy *p)
 	return err;
 }
 
+/* After the hand-over that is no failure: the machine runs there, and only there. */
+static int not_audited(struct precopy *p, int err)
+{
+	static const char what[] = "the RAM cannot be read again";
+
+	if (!atomic_load(&p->committed))
+		return precopy_fail(p, err, "%s: %s", what, strerror(-err));
+	pthread_mutex_lock(&p->lock);
+	snprintf(p->status.message, sizeof(p->status.message),
+		 "%s, and was not compared with what was sent: %s", what, strerror(-err));
+	pthread_mutex_unlock(&p->lock);
+	return 0;
+}
+
 int precopy_audit(struct precopy *p)
 {
 	uint64_t page[8] = { 0 };
@@ -211,12 +226,12 @@ int precopy_audit(struct precopy *p)
 	if (atomic_load(&p->committed))
 		precopy_phase(p, PRECOPY_AUDIT);
 	bad = digest_compare(&p->digest, p->ram, page, 8, 0);
+	if (bad < 0)
+		return not_audited(p, (int)bad);
 	pthread_mutex_lock(&p->lock);
 	p->status.audit_bad = bad;
 	memcpy(p->status.audit_page, page, sizeof(page));
 	pthread_mutex_unlock(&p->lock);
-	if (bad < 0)
-		return precopy_fail(p, (int)bad, "the RAM cannot be read again");
 	if (bad)
 		return precopy_fail(
 			p, -EUCLEAN,

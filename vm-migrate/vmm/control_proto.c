@@ -303,7 +303,7 @@ json_t *control_migration_json(const struct precopy_status *st)
 					      : json_integer(st->audit_bad));
 	if (st->message[0])
 		json_object_set_new(
-			o, "error",
+			o, st->err ? "error" : "note",
 			json_stringn_nocheck(st->message,
 					     strnlen(st->message, sizeof(st->message))));
 	return o;
