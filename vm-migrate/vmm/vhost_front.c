@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "vhost_front.h"
+#include "../../user/lib/clock.h"
 #include "../../user/lib/fds.h"
 
 #define F_LOG_ALL   (1ULL << VHOST_F_LOG_ALL)
@@ -74,20 +75,56 @@ static int fail(struct vhost_front *f, int err, const char *fmt, ...)
 
 void vhost_front_init(struct vhost_front *f, const struct ram *ram)
 {
-	*f = (struct vhost_front){ .sock = -1, .ram = ram, .log_fd = -1 };
+	*f = (struct vhost_front){ .sock = -1, .leaving = -1, .ram = ram, .log_fd = -1 };
 }
 
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+/* The back end has hung up, or has no ring. */
 static void disconnect(struct vhost_front *f)
 {
-	if (f->sock >= 0)
-		close(f->sock);
-	f->sock = -1;
+	close_fd(&f->sock);
 	f->running = false;
+}
+
+/* Of no more use. Its end is what tells that a back end with rings has let go of them. */
+static void give_up(struct vhost_front *f, int err)
+{
+	if (f->given && f->sock >= 0 && !vhost_front_gone(err)) {
+		shutdown(f->sock, SHUT_WR);
+		f->leaving = f->sock;
+		f->sock = -1;
+	}
+	disconnect(f);
+}
+
+/* Of a connection that was given up. Return: 0, -ETIMEDOUT */
+static int await_end(struct vhost_front *f)
+{
+	const uint64_t deadline = clock_ns() + VHOST_FRONT_MS * 1000000ULL;
+	uint8_t late[64]; /* answers */
+	ssize_t n = 0;
+
+	if (f->leaving < 0)
+		return 0;
+	do {
+		n = recv(f->leaving, late, sizeof(late), 0);
+	} while ((n > 0 || (n < 0 && errno == EINTR)) && clock_ns() < deadline);
+	if (n > 0 || (n < 0 && errno != ECONNRESET))
+		return fail(f, -ETIMEDOUT, "the back end does not let go of its rings");
+	close_fd(&f->leaving);
+	return 0;
 }
 
 void vhost_front_fini(struct vhost_front *f)
 {
 	disconnect(f);
+	close_fd(&f->leaving);
 	if (f->log)
 		munmap(f->log, f->log_bytes);
 	if (f->log_fd >= 0)
@@ -148,7 +185,7 @@ static int exchange(struct vhost_front *f, struct message *m, const int *fd,
 	if (err) {
 		fail(f, err, "request %u: %s", m->request,
 		     err == -EPIPE ? "the back end hung up" : strerror(-err));
-		disconnect(f);
+		give_up(f, err);
 	}
 	return err;
 }
@@ -236,6 +273,9 @@ int vhost_front_connect(struct vhost_front *f, const char *path)
 	int err;
 
 	disconnect(f);
+	err = await_end(f);
+	if (err)
+		return err;
 	if (strlen(path) >= sizeof(sun.sun_path))
 		return fail(f, -ENAMETOOLONG, "%.60s...: too long", path);
 	strcpy(sun.sun_path, path);
@@ -354,9 +394,14 @@ int vhost_front_start(struct vhost_front *f, uint64_t acked,
 		err = send_memory(f);
 	if (!err && f->logging)
 		err = send_log(f);
-	for (uint32_t i = 0; i < VHOST_FRONT_RINGS && !err; i++)
+	for (uint32_t i = 0; i < VHOST_FRONT_RINGS && !err; i++) {
+		f->given = true;
 		err = start_ring(f, i);
+	}
 	f->running = !err;
+	/* One ring without the other is of no use. */
+	if (err && f->given)
+		give_up(f, err);
 	return err;
 }
 
@@ -369,29 +414,45 @@ static uint32_t used_index(const struct vhost_front *f, const struct vhost_front
 	return at ? u->idx : 0;
 }
 
+/* The back end stops ring @i, and says where it was. */
+static int take_ring(struct vhost_front *f, uint32_t i, uint32_t *base)
+{
+	struct vring_state got = { i, 0 };
+	struct message m = { .request = GET_VRING_BASE,
+			     .flags = VERSION,
+			     .size = sizeof(got) },
+		       r;
+	int err;
+
+	memcpy(m.payload, &got, sizeof(got));
+	err = exchange(f, &m, NULL, 0, &r);
+	if (err)
+		return err;
+	memcpy(&got, r.payload, sizeof(got));
+	if (r.size != sizeof(got) || got.index != i) {
+		err = fail(f, -EPROTO, "a wrong answer about ring %u", i);
+		give_up(f, err);
+		return err;
+	}
+	*base = got.num;
+	return 0;
+}
+
 int vhost_front_stop(struct vhost_front *f, uint32_t base[VHOST_FRONT_RINGS])
 {
-	for (uint32_t i = 0; i < VHOST_FRONT_RINGS; i++) {
-		const struct vring_state s = { i, 0 };
-		struct message m = { .request = GET_VRING_BASE,
-				     .flags = VERSION,
-				     .size = sizeof(s) },
-			       r;
-		struct vring_state got;
-		int err;
+	int err = await_end(f);
 
-		memcpy(m.payload, &s, sizeof(s));
-		err = exchange(f, &m, NULL, 0, &r);
-		memcpy(&got, r.payload, sizeof(got));
-		/* Without a connection it has let go of the memory, or will not write:
-		 * its process closes it after its workers have left the rings. */
-		if (err == -ETIMEDOUT)
-			return err;
-		if (!err && (r.size != sizeof(got) || got.index != i))
-			return fail(f, -EPROTO, "a wrong answer about ring %u", i);
-		base[i] = err ? used_index(f, &f->ring[i]) : got.num;
+	for (uint32_t i = 0; i < VHOST_FRONT_RINGS && f->given && !err; i++) {
+		err = take_ring(f, i, &base[i]);
+		if (!vhost_front_gone(err))
+			continue;
+		/* Its process closes the connection after its workers have left the rings. */
+		base[i] = used_index(f, &f->ring[i]);
+		err = 0;
 	}
-	f->running = false;
+	if (err)
+		return err;
+	f->running = f->given = false;
 	return 0;
 }
 
@@ -420,6 +481,18 @@ static int make_log(struct vhost_front *f)
 	return 0;
 }
 
+static int send_logging(struct vhost_front *f)
+{
+	/* The log is there before anything is written to it. */
+	int err = f->logging ? send_log(f) : 0;
+
+	if (!err)
+		err = send_features(f);
+	for (uint32_t i = 0; i < VHOST_FRONT_RINGS && !err; i++)
+		err = send_address(f, i);
+	return err;
+}
+
 int vhost_front_log(struct vhost_front *f, bool on)
 {
 	int err = f->log ? 0 : make_log(f);
@@ -427,15 +500,12 @@ int vhost_front_log(struct vhost_front *f, bool on)
 	if (err || f->logging == on)
 		return err;
 	f->logging = on;
-	if (!f->running)
-		return 0;
-	/* The log is there before anything is written to it. */
-	if (on)
-		err = send_log(f);
-	if (!err)
-		err = send_features(f);
-	for (uint32_t i = 0; i < VHOST_FRONT_RINGS && !err; i++)
-		err = send_address(f, i);
+	err = f->running ? send_logging(f) : on ? await_end(f) : 0;
+	/* Without a back end nobody writes; it starts again with the log on. */
+	if (vhost_front_gone(err))
+		err = 0;
+	if (err)
+		f->logging = false;
 	return err;
 }
 

@@ -9,6 +9,7 @@
 #ifndef VMM_VHOST_FRONT_H
 #define VMM_VHOST_FRONT_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -26,11 +27,16 @@ struct vhost_front_ring {
 
 struct vhost_front {
 	int sock; /* -1: no connection */
+	/* One that we gave up, whose back end may still run the rings: it does not when it
+	 * has hung up, too. -1: none */
+	int leaving;
 	const struct ram *ram;
 	uint64_t features; /* the back end's */
 	uint64_t protocol;
 	uint64_t acked; /* of the running device */
-	bool running, logging;
+	bool running;	/* the rings, over a connection that works */
+	bool given; /* the rings, and not taken back: by vhost_front_stop(), also later */
+	bool logging;
 	struct vhost_front_ring ring[VHOST_FRONT_RINGS]; /* of the running device */
 	uint64_t *log; /* [log_bytes / 8] shared, or NULL */
 	size_t log_bytes;
@@ -41,6 +47,12 @@ struct vhost_front {
 void vhost_front_init(struct vhost_front *f, const struct ram *ram);
 void vhost_front_fini(struct vhost_front *f);
 
+/** vhost_front_gone() - does @err say that the back end hung up, and so uses no memory? */
+static inline bool vhost_front_gone(int err)
+{
+	return err == -EPIPE || err == -ECONNRESET || err == -ENOTCONN;
+}
+
 /** vhost_front_connect() - Return: 0; -EPROTO: the back end lacks what is needed; -errno
  */
 int vhost_front_connect(struct vhost_front *f, const char *path);
@@ -50,11 +62,11 @@ int vhost_front_start(struct vhost_front *f, uint64_t acked,
 		      const struct vhost_front_ring ring[VHOST_FRONT_RINGS]);
 
 /**
- * vhost_front_stop() - stop the rings; on return the back end touches no memory
- * @base:	where each goes on
+ * vhost_front_stop() - stop the rings; on success the back end touches no memory
+ * @base:	where each goes on; as it was if they were not given away
  *
  * A back end that is gone touches nothing either: the base is then what the used ring
- * says. Return: 0, -errno
+ * says. Return: 0; -ETIMEDOUT: it may still write; -errno
  */
 int vhost_front_stop(struct vhost_front *f, uint32_t base[VHOST_FRONT_RINGS]);
 

@@ -64,7 +64,8 @@ struct virtio_net_front {
 	uint64_t offered, acked;
 	uint32_t device_sel, driver_sel, ring_sel, status;
 	bool drained; /* rings are stopped by us, not by the driver */
-	bool loaded, arrived;
+	bool loaded;
+	bool arrived; /* and the network has not been told */
 	struct ring ring[RINGS];
 };
 
@@ -103,10 +104,27 @@ static bool ring_fits(struct virtio_net_front *n, const struct ring *r)
 	       kvm_guest_at(n->vm, r->used, 6 + r->num * 8ULL);
 }
 
+static int stop_rings(struct virtio_net_front *n)
+{
+	uint32_t base[RINGS];
+	int err;
+
+	for (unsigned int i = 0; i < RINGS; i++)
+		base[i] = n->ring[i].base;
+	err = vhost_front_stop(&n->vhost, base);
+	if (err) {
+		log_warn("network device %u: %s", n->i, n->vhost.why);
+		return err;
+	}
+	for (unsigned int i = 0; i < RINGS; i++)
+		n->ring[i].base = base[i];
+	return 0;
+}
+
 static int start_rings(struct virtio_net_front *n)
 {
 	struct vhost_front_ring v[RINGS];
-	int err = 0;
+	int err = stop_rings(n); /* of a connection that was lost */
 
 	for (unsigned int i = 0; i < RINGS; i++) {
 		const struct ring *r = &n->ring[i];
@@ -121,10 +139,10 @@ static int start_rings(struct virtio_net_front *n)
 						  .kick = r->kick,
 						  .call = r->call };
 	}
-	if (n->vhost.sock < 0)
+	if (!err && n->vhost.sock < 0)
 		err = vhost_front_connect(&n->vhost, conf(n)->socket);
 	if (!err && n->acked & ~(n->vhost.features | OWN_FEATURES))
-		err = -EPROTO;
+		err = -EOPNOTSUPP;
 	if (!err)
 		err = vhost_front_start(&n->vhost, n->acked & ~OWN_FEATURES, v);
 	if (!err)
@@ -134,30 +152,21 @@ static int start_rings(struct virtio_net_front *n)
 
 static void start_or_say(struct virtio_net_front *n)
 {
-	int err = start_rings(n);
-
-	if (err)
-		log_warn("network device %u stands still: %s: %s", n->i, conf(n)->socket,
-			 err == -EFAULT	   ? "its rings are not in memory"
-			 : n->vhost.why[0] ? n->vhost.why
-					   : "the back end lacks features in use");
-}
-
-static int stop_rings(struct virtio_net_front *n)
-{
-	uint32_t base[RINGS];
+	bool connected;
 	int err;
 
-	if (!n->vhost.running)
-		return 0;
-	err = vhost_front_stop(&n->vhost, base);
-	if (err) {
-		log_warn("network device %u: %s", n->i, n->vhost.why);
-		return err;
-	}
-	for (unsigned int i = 0; i < RINGS; i++)
-		n->ring[i].base = base[i];
-	return 0;
+	/* A back end that was started anew while the rings stood still has told nobody. */
+	do {
+		connected = n->vhost.sock >= 0;
+		err = start_rings(n);
+	} while (connected && vhost_front_gone(err));
+	if (!err && n->arrived)
+		n->arrived = !!vhost_front_announce(&n->vhost, n->config.mac);
+	if (err)
+		log_warn("network device %u stands still: %s: %s", n->i, conf(n)->socket,
+			 err == -EFAULT	      ? "its rings are not in memory"
+			 : err == -EOPNOTSUPP ? "the back end lacks features in use"
+					      : n->vhost.why);
 }
 
 /* ---- registers --------------------------------------------------------------------- */
@@ -165,6 +174,7 @@ static int stop_rings(struct virtio_net_front *n)
 static void reset(struct virtio_net_front *n)
 {
 	stop_rings(n);
+	n->vhost.given = false; /* nobody asks any more how far it came */
 	n->acked = 0;
 	n->status = n->device_sel = n->driver_sel = n->ring_sel = 0;
 	for (unsigned int i = 0; i < RINGS; i++) {
@@ -222,7 +232,7 @@ static void write_ring(struct virtio_net_front *n, uint64_t off, uint32_t v)
 	struct ring *r = n->ring_sel < RINGS ? &n->ring[n->ring_sel] : NULL;
 
 	/* A ring in use stays where it is. */
-	if (!r || n->vhost.running)
+	if (!r || n->vhost.given)
 		return;
 	switch (off) {
 	case VIRTIO_MMIO_QUEUE_NUM: r->num = v <= RING_MAX ? v : 0; break;
@@ -383,9 +393,6 @@ void virtio_net_resume(struct virtio_net_front *n)
 	n->drained = false;
 	if (wants_rings(n) && !n->vhost.running)
 		start_or_say(n);
-	if (n->arrived)
-		vhost_front_announce(&n->vhost, n->config.mac);
-	n->arrived = false;
 	pthread_mutex_unlock(&n->lock);
 }
 
@@ -397,8 +404,7 @@ static int enable_log(void *arg, bool on)
 	pthread_mutex_lock(&n->lock);
 	err = vhost_front_log(&n->vhost, on);
 	pthread_mutex_unlock(&n->lock);
-	/* Without a back end nobody writes; it starts again with the log on. */
-	return err && n->vhost.sock < 0 ? 0 : err;
+	return err;
 }
 
 int virtio_net_add_dirty(struct virtio_net_front *n, struct dirty_set *set)
