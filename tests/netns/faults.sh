@@ -222,6 +222,50 @@ nometa()
 	gn_world_end
 }
 
+# ---- metadata that an instance sends ----
+# As with a driver that has no metadata area, nothing is written in front of frames. There must be
+# nothing of an instance's either: all that vm1 sends is a struct gn_meta, and again, placed to be
+# found there by whoever takes the start of a chunk for the start of what was sent.
+forge()
+{
+	local unit
+	printf -v unit '\\0%.0s' {1..22}
+	unit+='\3\156\0\0\0\0\0\0\0\0'		# GN_META_MAGIC, instance 0: vm1
+	for _ in {1..2816}; do printf '%b' "$unit"; done >"$GN_TMP/forged"
+}
+# others_lost - pings to vm2 that vm2 did not get; more of them than there are chunks
+others_lost()
+{
+	local lost=0 n
+	for _ in 1 2 3; do
+		gn_exec vm1 socat -u -b 1408 "OPEN:$GN_TMP/forged" UDP4-DATAGRAM:10.0.0.1:9
+		n=$(gn_exec peer ping -q -f -c 600 -W 1 10.0.0.12 |
+			sed -nE 's/.*, ([0-9]+) received.*/\1/p')
+		lost=$((lost + 600 - n))
+	done
+	echo $lost
+}
+
+forged()
+{
+	local config n
+	gn_world 1500
+	config=$GHOSTNIC_BPFFS/ghostnic/h0/config
+	# shellcheck disable=SC2046 # bytes
+	gn_must gn_exec host bpftool map update pinned "$config" key 0 0 0 0 value \
+		$(bpftool -j map dump pinned "$config" | jq -r '.[0].value | .[24] = "0x03" | .[]')
+	gn_instances 1500 --chunks 512
+	gn_check "no metadata area: the other instance is reached" gn_wait 10 gn_ping peer 10.0.0.12
+	gn_check "no metadata area: metadata is in the frame" above 0 gn_count inband
+	forge
+	gn_spawn SINK gn_exec peer socat -u UDP4-RECV:9 OPEN:/dev/null
+	n=$(others_lost)
+	gn_check "what an instance sends is nobody's metadata" test "$n" = 0
+	gn_stop "$SINK"
+	gn_check "a file to the other instance" gn_copy peer vm2 10.0.0.12
+	gn_world_end
+}
+
 # ---- an orderly end ----
 end()
 {
@@ -339,7 +383,7 @@ config()
 }
 
 gn_file 64
-[ $# -gt 0 ] || set -- killed second removed link slow stopped nometa end chunks deleted generic config
+[ $# -gt 0 ] || set -- killed second removed link slow stopped nometa forged end chunks deleted generic config
 for part; do
 	"$part"
 done

@@ -305,7 +305,8 @@ static void test_descriptors(void **state)
 		m[i] = xsk_tx_get(&r->x);
 		assert_non_null(m[i]);
 		assert_int_equal(m[i]->addr,
-				 (uint64_t)mbuf_index(&r->pool, m[i]) * CHUNK_SIZE);
+				 (uint64_t)mbuf_index(&r->pool, m[i]) * CHUNK_SIZE +
+					 UMEM_HEADROOM);
 		m[i]->len = 1000 + (uint32_t)i;
 	}
 	xsk_tx_cancel(&r->x, m[1]);

@@ -33,8 +33,9 @@ struct wire_sink {
 /* Queue a frame that is longer than a chunk: split it over several. */
 static bool put_jumbo(struct worker *w, uint32_t len)
 {
-	struct mbuf *part[PORT_MAX_FRAME / UMEM_CHUNK_SMALL + 1];
-	uint32_t chunk = w->umem.chunk_size, n = (len + chunk - 1) / chunk, off = 0;
+	struct mbuf *part[PORT_MAX_FRAME / UMEM_FRAME_ROOM(UMEM_CHUNK_SMALL) + 1];
+	uint32_t room = UMEM_FRAME_ROOM(w->umem.chunk_size), off = 0;
+	uint32_t n = (len + room - 1) / room;
 
 	for (uint32_t i = 0; i < n; i++) {
 		part[i] = xsk_tx_get(&w->xsk);
@@ -44,8 +45,8 @@ static bool put_jumbo(struct worker *w, uint32_t len)
 			xsk_tx_cancel(&w->xsk, part[i]);
 		return false;
 	}
-	for (uint32_t i = 0; i < n; i++, off += chunk) {
-		part[i]->len = len - off < chunk ? len - off : chunk;
+	for (uint32_t i = 0; i < n; i++, off += room) {
+		part[i]->len = len - off < room ? len - off : room;
 		memcpy(mbuf_data(&w->pool, part[i]), w->jumbo + off, part[i]->len);
 		xsk_tx_put(&w->xsk, part[i], i + 1 < n);
 	}
@@ -77,7 +78,7 @@ static void *wire_get(struct gso_sink *sink, uint32_t len)
 
 	if (!wire_put(s))
 		return NULL;
-	if (len > s->w->umem.chunk_size) {
+	if (len > UMEM_FRAME_ROOM(s->w->umem.chunk_size)) {
 		if (!s->w->jumbo || len > PORT_MAX_FRAME)
 			return NULL;
 		s->len = len;

@@ -46,8 +46,15 @@ int umem_init(struct umem *u, uint32_t nchunks, uint32_t chunk_size);
  */
 uint32_t umem_chunk_size(uint32_t frame);
 
-/* Bytes of a frame that the first chunk holds. */
-#define UMEM_FRAME_ROOM(chunk_size) ((chunk_size)-256) /* XDP_PACKET_HEADROOM */
+/*
+ * Where a frame begins in its chunk, received or to be sent. What is in front of a received
+ * one may be its metadata, so nothing may ever be there but what XDP wrote: a driver
+ * without metadata area leaves it as it was.
+ */
+#define UMEM_HEADROOM 256 /* bytes; XDP_PACKET_HEADROOM */
+
+/* Bytes of a frame that a chunk holds. */
+#define UMEM_FRAME_ROOM(chunk_size) ((chunk_size)-UMEM_HEADROOM)
 
 /** umem_fini() - unmap and close; a zeroed @u with fd -1 is fine */
 void umem_fini(struct umem *u);

@@ -251,7 +251,8 @@ struct mbuf *xsk_tx_get(struct xsk *x)
 	}
 	x->tx_out++;
 	x->tx_held++;
-	m->addr = (uint64_t)mbuf_index(x->pool, m) << x->pool->chunk_shift;
+	m->addr = ((uint64_t)mbuf_index(x->pool, m) << x->pool->chunk_shift) +
+		  UMEM_HEADROOM;
 	m->next = MBUF_NONE;
 	return m;
 }

@@ -136,7 +136,7 @@ static inline bool xsk_tx_room(struct xsk *x, uint32_t n)
 }
 
 /**
- * xsk_tx_get() - chunk to build a frame in
+ * xsk_tx_get() - chunk to build a frame in, of at most UMEM_FRAME_ROOM() bytes
  * Return: mbuf whose addr is set, or NULL: ring full or too many chunks out
  */
 struct mbuf *xsk_tx_get(struct xsk *x);
