@@ -20,6 +20,11 @@
  * the first back, as an answer said again, and asks how far the owner has come: "done" or
  * "undone"; then the second, of its own accord, and prints the status of the reply. For another
  * line it gives the first once more, and prints the same two.
+ *
+ *	hostile ADDR BUS KEY hasty
+ *
+ * breaks none: it asks for a page to write, and detaches before it has an answer. Prints the
+ * status of that.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -247,6 +252,25 @@ static int writer(uint64_t bus)
 	return 0;
 }
 
+static int hasty(uint64_t bus)
+{
+	struct gm_hdr h = next(GM_OP_WRITE, bus, GM_PAGE_SIZE), bye;
+	uint8_t raw[2][GM_HDR_SIZE];
+	int err;
+
+	gm_hdr_encode(&h, raw[0]);
+	bye = next(GM_OP_DETACH, bus, GM_PAGE_SIZE);
+	gm_hdr_encode(&bye, raw[1]);
+	err = send_raw(raw[0], raw[1], sizeof(raw[1]));
+	if (!err)
+		err = answer(&h);
+	if (!err)
+		puts(h.status ? strerrorname_np(-h.status) : "ok");
+	/* The owner has done both. */
+	h = next(GM_OP_FENCE, 0, 0);
+	return err || ask_for(&h);
+}
+
 int main(int argc, char **argv)
 {
 	const char *rule = argc > 4 ? argv[4] : "";
@@ -269,7 +293,7 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	if (!strcmp(rule, "writer") || huge)
+	if (!strcmp(rule, "writer") || !strcmp(rule, "hasty") || huge)
 		role = GM_ROLE_PAGES;
 	err = enter(bus, argv[3], role);
 	if (err || !strcmp(rule, "key")) {
@@ -280,6 +304,8 @@ int main(int argc, char **argv)
 		return patient(bus, argc > 5 ? strtoull(argv[5], NULL, 0) : 0);
 	if (!strcmp(rule, "writer"))
 		return writer(bus);
+	if (!strcmp(rule, "hasty"))
+		return hasty(bus);
 	if (w) {
 		err = write_request(w, bus, &h);
 		if (err) {

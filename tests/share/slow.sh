@@ -80,4 +80,22 @@ spared()
 }
 for i in 1 2 3; do gn_check "n$i: no owner, importer or page was lost" spared $i; done
 history_end "$PULSES stops"
+
+# Who ends while it waits has changed nothing, and takes nothing with it.
+counter() { gn_exec "n$1" "$GN_BIN/ghostmem" stat -j -a "$GN_TMP/n$1.sock" | jq ".counters.$2"; }
+above() { [ "$(counter $1 $2)" -gt $3 ]; }
+hasty() { [ "$(gn_exec n3 "$GN_BIN/tests/share/hostile" tcp:10.7.0.1:7400 4294967296 secret hasty)" = ok ]; }
+gn_check "an importer ends before its page to write comes" hasty
+expect "n3 loads that page" 15 3 load 0
+# Its answer says that what n2 gave away has come.
+expect "n2 loads a page" 7 2 load 131072
+faults=$(counter 2 faults)
+gn_must kill -STOP "${AGENT[1]}"
+tell 2 store 65536 99
+gn_check "n2 wants another to write" gn_wait 5 above 2 faults $faults
+gn_must gn_stop "${APP[2]}" KILL
+# By its answer it knows that nobody waits any more.
+counter 2 faults >/dev/null
+gn_must kill -CONT "${AGENT[1]}"
+expect "n3 loads it" 7 3 load 65536
 exit $GN_FAILED

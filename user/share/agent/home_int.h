@@ -188,6 +188,10 @@ void home_do_ack(struct session *s, const struct attachment *a, const struct gm_
  * come back: it has a new connection */
 void home_recall(struct home_region *r, uint8_t slot);
 
+/** home_take_back() - @slot ends: what was granted to it to write while it did, and is
+ * kept here, is at home again */
+void home_take_back(struct home_region *r, uint8_t slot);
+
 /* ---- home.c ----------------------------------------------------------------------- */
 
 /** home_slot_dead() - all that a slot held is taken back. Return: pages lost */

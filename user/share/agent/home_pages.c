@@ -318,6 +318,20 @@ void home_recall(struct home_region *r, uint8_t slot)
 	free(pages);
 }
 
+void home_take_back(struct home_region *r, uint8_t slot)
+{
+	struct keep *k = &r->meta->keep;
+
+	/* Nor is anything granted to it as these come back. */
+	coh_cancel(r->coh, slot);
+	for (unsigned int i = k->n; i--;) {
+		const struct keep_entry *e = &k->entries[k->order[i]];
+
+		if (e->slot == slot)
+			page_back(r, slot, e->page, NULL, false, 0, 0);
+	}
+}
+
 void home_fault(struct home_region *r, int client, uint64_t page, bool write)
 {
 	if (r->frozen)

@@ -301,9 +301,11 @@ static void do_ping(struct session *s, const struct gm_hdr *h)
 	home_reply(s, h, 0, h->arg, 0, 0, NULL);
 }
 
-/* The importer has sent home what it held, and ends. */
+/* The importer has sent home what it held, and ends. What it had not got by then it has
+ * not changed. */
 static void do_detach(struct session *s, const struct attachment *a)
 {
+	home_take_back(a->region, (uint8_t)a->slot);
 	home_slot_dead(a->region, (uint8_t)a->slot);
 	s->at[a - s->at] = s->at[--s->nat];
 }
