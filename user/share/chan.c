@@ -383,6 +383,11 @@ void chan_send_ref(struct chan *c, const struct gm_hdr *h, const void *payload)
 		chan_fail(c, err);
 }
 
+bool chan_has_refs(const struct chan *c)
+{
+	return c->nrefs;
+}
+
 void chan_send(struct chan *c, const struct gm_hdr *h, const void *payload)
 {
 	uint8_t raw[GM_HDR_SIZE];

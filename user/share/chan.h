@@ -51,6 +51,9 @@ void chan_send(struct chan *c, const struct gm_hdr *h, const void *payload);
  */
 void chan_send_ref(struct chan *c, const struct gm_hdr *h, const void *payload);
 
+/** chan_has_refs() - is anything of chan_send_ref() left? */
+bool chan_has_refs(const struct chan *c);
+
 /** chan_wait() - send what waits and serve messages until one of them sets @done, at most
  * @timeout_ms; the loop stands still meanwhile. Return: 0; -ETIMEDOUT; -errno: connection
  * is over and @c is freed, after closed() if it was not closed by what was served */

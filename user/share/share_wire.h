@@ -38,7 +38,7 @@
  *			nothing. They may be overtaken by an INV on GM_ROLE_PAGES: an
  *			importer gives the page up then, and throws away the bytes when
  *			they come. The owner may therefore send them from memory that is
- *			others' to write by then.
+ *			others' to write by then, or from none.
  *	GM_ROLE_MOVE	owner's agent to the agent that shall be the owner: MOVE (move.h).
  *
  * A region that has moved answers every request with -EREMCHG, and its epoch now in arg

@@ -219,10 +219,16 @@ void home_do_bulk(struct session *s, const struct attachment *a, const struct gm
 	const struct slot *t = &r->slots[a->slot];
 	struct gm_hdr run = *h;
 	unsigned int n = 0;
+	/* A page that is another node's by the time it is sent is read as a hole, which
+	 * puts zeros into the memfd. Windows here must tell of them, and those that come
+	 * later are of this kernel, too. */
+	bool by_ref = window_clients(r->win) && !(window_lacks(r->win) & WINDOW_NO_MINOR);
+	const uint8_t *bytes;
 
 	/* Only as long as there is someone who can be asked to give them back. */
 	if (r->frozen == HOME_SERVING && t->used && t->session &&
-	    t->incarnation == s->incarnation && !strcmp(t->node, s->node))
+	    t->incarnation == s->incarnation && !strcmp(t->node, s->node) &&
+	    (by_ref || !chan_has_refs(s->chan)))
 		n = coh_try_read(r->coh, (uint8_t)a->slot, dir_page(&r->desc, h->bus),
 				 h->size >> r->desc.page_shift);
 	if (!n) {
@@ -236,7 +242,11 @@ void home_do_bulk(struct session *s, const struct attachment *a, const struct gm
 	run.size = run.len = n << r->desc.page_shift;
 	run.arg = 0;
 	run.arg2 = 0;
-	chan_send_ref(s->chan, &run, window_bytes(r->win, dir_page(&r->desc, h->bus)));
+	bytes = window_bytes(r->win, dir_page(&r->desc, h->bus));
+	if (by_ref)
+		chan_send_ref(s->chan, &run, bytes);
+	else
+		chan_send(s->chan, &run, bytes);
 }
 
 /*
