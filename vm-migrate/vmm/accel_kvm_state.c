@@ -214,9 +214,6 @@ static int save_vcpu(struct vcpu *v, struct state_writer *w)
 		if (err)
 			return fail(v->vm, kinds[i].name, v->i, err);
 	}
-	/* Tells the guest's watchdogs that it was stopped; without kvmclock there is none
-	 * to tell. */
-	ioctl(v->fd, KVM_KVMCLOCK_CTRL, 0);
 	return 0;
 }
 

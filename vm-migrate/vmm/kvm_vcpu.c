@@ -149,6 +149,10 @@ int kvm_start(struct vm *vm)
 	pthread_mutex_lock(&k->lock);
 	if (k->over)
 		err = vm_fail(vm, -ESRCH, "the guest has ended");
+	/* Tells the guest's watchdogs that it was stopped, here or where it comes from;
+	 * without kvmclock there is none to tell. */
+	for (unsigned int i = 0; i < k->n && !err; i++)
+		ioctl(k->vcpu[i].fd, KVM_KVMCLOCK_CTRL, 0);
 	k->stop = !!err;
 	pthread_cond_broadcast(&k->cond);
 	pthread_mutex_unlock(&k->lock);

@@ -71,6 +71,10 @@ sent()
 ended() { gives 0 '"how":"ended"' "$VMM" run --json -a kvm -m 16M -n 2 -w stop=500; }
 gn_check "one that ends by itself ends its VM" ended
 
+stage "vCPUs"
+vcpus() { "$GN_BIN/tests/migrate/guest/vcpus" "$1"; }
+gn_check "a guest is told that it was stopped" vcpus stopped
+
 stage "four vCPUs"
 gn_must flat a 4 rate=4000,fill=35%,set=20%
 gn_check "four vCPUs write" gn_wait 20 each a

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * vcpus: what the small VMM's vCPUs do at a stop and a start, looked at from within its
+ * process. Needs KVM.
+ *
+ *	vcpus CASE	exit status 0: as it should be
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+
+#include "../../../user/lib/clock.h"
+#include "../../../vm-migrate/vmm/kvm.h"
+
+#define MEMORY	   (16UL << 20)
+#define PATIENCE_S 30
+
+static void die(const char *what, const char *why)
+{
+	fprintf(stderr, "vcpus: %s: %s\n", what, why);
+	exit(1);
+}
+
+static void must(int err, struct vm *vm, const char *what)
+{
+	if (err)
+		die(what, vm->error[0] ? vm->error : strerror(-err));
+}
+
+/* A machine that is not booted, its guest the workload. */
+static struct vm *make(const char *work, unsigned int vcpus)
+{
+	struct vm_conf conf = {
+		.accel = "kvm", .memory = MEMORY, .vcpus = vcpus, .console_fd = -1
+	};
+	char why[256];
+	struct vm *vm;
+
+	if (workload_parse(work, &conf.work, why, sizeof(why)) ||
+	    vm_create(&conf, &vm, why, sizeof(why)))
+		die("no machine", why);
+	return vm;
+}
+
+static struct vm *booted(const char *work, unsigned int vcpus)
+{
+	struct vm *vm = make(work, vcpus);
+
+	must(vm_boot(vm), vm, "boot");
+	return vm;
+}
+
+static struct kvm *kvm_of(struct vm *vm)
+{
+	return vm->accel_data;
+}
+
+/* Pause @vm, and go on in a new one, which is not started. */
+static struct vm *moved(struct vm *vm, const char *work, unsigned int vcpus)
+{
+	struct vm *to = make(work, vcpus);
+	struct state_writer w;
+
+	state_init(&w);
+	must(vm_pause(vm), vm, "pause");
+	must(vm_save(vm, &w), vm, "save");
+	memcpy(to->ram.block[0].hva, vm->ram.block[0].hva, MEMORY);
+	must(vm_load(to, w.buf, w.len), to, "load");
+	state_fini(&w);
+	vm_destroy(vm);
+	return to;
+}
+
+static void await(bool (*holds)(struct vm *vm), struct vm *vm, const char *what)
+{
+	const uint64_t deadline = clock_ns() + PATIENCE_S * 1000000000ULL;
+	const struct timespec tick = { .tv_nsec = 1000000 };
+
+	while (!holds(vm)) {
+		if (clock_ns() > deadline)
+			die(what, "not seen");
+		nanosleep(&tick, NULL);
+	}
+}
+
+/* ---- a guest is told that it was stopped ------------------------------------------- */
+
+#define SYSTEM_TIME   0x4b564d01 /* MSR: kvmclock at that address */
+#define CLOCK_AT      0x8000	 /* where nothing is; 32 bytes for each vCPU */
+#define CLOCK_BYTES   32
+#define FLAGS_AT      29
+#define GUEST_STOPPED 2
+
+static volatile uint8_t *clock_flags(struct vm *vm, unsigned int i)
+{
+	return vm->ram.block[0].hva + CLOCK_AT + (size_t)i * CLOCK_BYTES + FLAGS_AT;
+}
+
+static void use_clock(struct vcpu *v)
+{
+	union {
+		struct kvm_msrs list;
+		uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
+	} m = { .room = { 0 } };
+
+	m.list.nmsrs = 1;
+	m.list.entries[0].index = SYSTEM_TIME;
+	m.list.entries[0].data = (CLOCK_AT + (uint64_t)v->i * CLOCK_BYTES) | 1;
+	if (ioctl(v->fd, KVM_SET_MSRS, &m) != 1)
+		die("kvmclock", strerror(errno));
+}
+
+static bool told(struct vm *vm)
+{
+	for (unsigned int i = 0; i < kvm_of(vm)->n; i++)
+		if (!(*clock_flags(vm, i) & GUEST_STOPPED))
+			return false;
+	return true;
+}
+
+/* As the guest's watchdog does */
+static void forget(struct vm *vm)
+{
+	for (unsigned int i = 0; i < kvm_of(vm)->n; i++)
+		*clock_flags(vm, i) = 0;
+}
+
+static void stopped(void)
+{
+	static const char work[] = "rate=1000";
+	struct vm *vm = booted(work, 2);
+
+	for (unsigned int i = 0; i < 2; i++)
+		use_clock(&kvm_of(vm)->vcpu[i]);
+	must(vm_start(vm), vm, "start");
+	must(vm_pause(vm), vm, "pause");
+	forget(vm);
+	must(vm_start(vm), vm, "resume");
+	await(told, vm, "that it was paused");
+	must(vm_pause(vm), vm, "pause");
+	forget(vm);
+	vm = moved(vm, work, 2);
+	must(vm_start(vm), vm, "start of the destination");
+	await(told, vm, "that it was stopped and moved");
+	vm_destroy(vm);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct {
+		const char *name;
+		void (*run)(void);
+	} cases[] = {
+		{ "stopped", stopped },
+	};
+
+	for (unsigned int i = 0; i < sizeof(cases) / sizeof(cases[0]) && argc == 2; i++)
+		if (!strcmp(argv[1], cases[i].name)) {
+			cases[i].run();
+			return 0;
+		}
+	fprintf(stderr, "usage: vcpus CASE\n");
+	return 2;
+}
