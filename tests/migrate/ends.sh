@@ -15,7 +15,7 @@
 # shellcheck disable=SC2034
 RUN_a='' RUN_c='' RUN_s=''
 # shellcheck disable=SC2034
-RECV_b='' RECV_d='' RECV_t='' PLAY=''
+RECV_b='' RECV_d='' RECV_t='' PLAY='' SEND=''
 ENDS=$GN_BIN/tests/migrate/test_ends
 DEAD_S=10	# CHAN_DEAD_MS, as vm-migrate(8) promises
 [ -x "$ENDS" ] || gn_die "no $ENDS: run make migrate-tests"
@@ -67,6 +67,22 @@ doubt()
 }
 TEAR=6	# PLAY_TEAR
 gn_check "torn between hand-over and answer: exit code 5, paused, resumed by hand" doubt
+
+# A cancel and an interrupt of send come too late; then the destination dies, and nothing has moved.
+late()
+{
+	rm -f RUN_a.log PLAY.log SEND.log
+	start a || return 1
+	gn_spawn PLAY "$ENDS" play tcp:127.0.0.1:0 "$SILENT"
+	gn_wait 10 grep -q tcp: PLAY.log || return 1
+	gn_spawn SEND "$VMM" send -c a -t "$(cat PLAY.log)" --streams 1
+	gn_wait 10 says a '"phase":"handover"' && gives 1 'too late' "$VMM" cancel -c a && kill -INT "$SEND" &&
+		gn_wait 10 grep -q 'too late' SEND.log && gn_not gn_gone "$SEND" && gn_stop "$PLAY" KILL
+	status_of "$SEND"
+	[ $? = 1 ] && grep 'runs on where it was' SEND.log && state a running && quit a "$RUN_a"
+}
+SILENT=4	# PLAY_SILENT
+gn_check "cancelled after the hand-over: refused" late
 
 # ---- silence -------------------------------------------------------------------------------------
 gn_ns near far

@@ -117,12 +117,13 @@ enum at {
 static struct {
 	struct source *s;
 	enum at at;
+	bool heard; /* precopy_cancel()'s */
 } cancels;
 
 static void cancel_at(enum at at)
 {
 	if (cancels.at == at)
-		precopy_cancel(cancels.s->p);
+		cancels.heard = precopy_cancel(cancels.s->p);
 }
 
 static int cancel_pause(void *vm)
@@ -174,7 +175,7 @@ static void *cancel_main(void *arg)
 		nanosleep(&ts, NULL);
 		precopy_status(cancels.s->p, &st);
 	} while (st.phase < phase && clock_ns() < deadline);
-	precopy_cancel(cancels.s->p);
+	cancels.heard = precopy_cancel(cancels.s->p);
 	return NULL;
 }
 
@@ -224,6 +225,7 @@ static void cancelled_in(enum at at, unsigned int pauses)
 	err = cancelled_run(&s, at, plays ? &play : NULL, &t);
 	if (err != -ECANCELED)
 		fail_msg("%d: %d %s", at, err, s.st.message);
+	assert_true(cancels.heard);
 	/* Without waiting for anything that takes its time */
 	assert_true(clock_ns() - began < 5000000000ULL);
 	assert_int_equal(s.st.phase, PRECOPY_CANCELLED);
@@ -250,7 +252,7 @@ static void test_cancel(void **state)
 	cancelled_in(AT_VERIFYING, 1);
 }
 
-/* After HANDOVER the machine is there, whatever the user wants. */
+/* After HANDOVER the machine is there, whatever the user wants, who is told so. */
 static void test_cancel_late(void **state)
 {
 	static const enum at late[] = { AT_HANDOVER, AT_RELEASE };
@@ -262,7 +264,9 @@ static void test_cancel_late(void **state)
 
 		assert_int_equal(play_start(&play, "tcp:127.0.0.1:0", NULL), 0);
 		source_start(&s, &machine_small);
+		cancels.heard = true;
 		assert_int_equal(cancelled_run(&s, late[i], &play, NULL), 0);
+		assert_false(cancels.heard);
 		assert_int_equal(s.st.phase, PRECOPY_DONE);
 		assert_int_equal(s.m->releases, 1);
 		assert_int_equal(s.m->resumes, 0);

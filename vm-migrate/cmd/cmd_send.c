@@ -196,8 +196,9 @@ static int show_end(const json_t *o)
 	return rc;
 }
 
-/* Return: an exit code, -1: go on */
-static int take_line(const char *line)
+/* @begun: the migration was; what is refused after that is our cancel. Return: an exit code,
+ * -1: go on */
+static int take_line(const char *line, bool *begun)
 {
 	json_t *o = json_loads(line, 0, NULL), *ok = json_object_get(o, "ok");
 	const char *event = text(o, "event");
@@ -207,9 +208,13 @@ static int take_line(const char *line)
 		cmd_error("the VM's answer is no JSON");
 		return EXIT_FAILED;
 	}
-	if (json_is_false(ok)) {
+	if (json_is_false(ok) && *begun) {
+		cmd_note("%s", text(o, "error"));
+	} else if (json_is_false(ok)) {
 		cmd_error("%s", text(o, "error"));
 		rc = EXIT_FAILED;
+	} else if (json_is_true(ok)) {
+		*begun = true;
 	} else if (!strcmp(event, "end")) {
 		rc = show_end(o);
 	} else if (!strcmp(event, "progress") && !cmd_as_json()) {
@@ -268,7 +273,7 @@ static int read_events(int fd, int sigfd)
 {
 	static char buf[CONTROL_MAX_LINE * 4];
 	size_t len = 0;
-	bool cancelled = false;
+	bool cancelled = false, begun = false;
 
 	for (;;) {
 		struct pollfd p[2] = { { .fd = fd, .events = POLLIN },
@@ -304,7 +309,7 @@ static int read_events(int fd, int sigfd)
 		len += (size_t)n;
 		while ((end = memchr(buf, '\n', len))) {
 			*end = '\0';
-			rc = take_line(buf);
+			rc = take_line(buf, &begun);
 			if (rc >= 0)
 				return rc;
 			len -= (size_t)(end + 1 - buf);

@@ -548,15 +548,19 @@ void precopy_destroy(struct precopy *p)
 	free(p);
 }
 
-void precopy_cancel(struct precopy *p)
+bool precopy_cancel(struct precopy *p)
 {
+	bool late;
+
 	pthread_mutex_lock(&p->lock);
-	if (!atomic_load(&p->committed)) {
+	late = atomic_load(&p->committed);
+	if (!late) {
 		atomic_store(&p->cancelled, true);
 		if (p->sender)
 			sender_cancel(p->sender);
 	}
 	pthread_mutex_unlock(&p->lock);
+	return !late;
 }
 
 void precopy_set_bandwidth(struct precopy *p, uint64_t bytes_per_s)

@@ -139,8 +139,8 @@ int precopy_create(const struct precopy_conf *conf, const struct ram *ram,
  * another -errno: PRECOPY_FAILED
  */
 int precopy_run(struct precopy *p);
-/** precopy_cancel() - give up, unless HANDOVER was sent; returns at once */
-void precopy_cancel(struct precopy *p);
+/** precopy_cancel() - give up; returns at once. Return: false: too late, HANDOVER was sent */
+bool precopy_cancel(struct precopy *p);
 void precopy_set_bandwidth(struct precopy *p, uint64_t bytes_per_s);
 void precopy_status(struct precopy *p, struct precopy_status *st);
 void precopy_destroy(struct precopy *p);

@@ -104,7 +104,7 @@ void serve_end(struct serve *s, enum serve_end how)
 	if (!s->ending)
 		s->how = how;
 	s->ending = true;
-	/* A migration is not left alone: it ends first, by cancel if need be. */
+	/* A migration is not left alone: it ends first, by cancel if that is not too late. */
 	if (s->precopy) {
 		precopy_cancel(s->precopy);
 		return;
@@ -289,12 +289,12 @@ static json_t *handle(void *arg, const struct control_request *req, bool *watch)
 	case CONTROL_STATUS: return status(s);
 	case CONTROL_QUIT: serve_end(s, SERVE_QUIT); return json_pack("{s:b}", "ok", 1);
 	case CONTROL_CANCEL:
-		if (s->precopy)
-			precopy_cancel(s->precopy);
-		else if (s->incoming)
+		if (s->incoming)
 			return fail("cancel at the source, or end this side with quit");
-		else
+		if (!s->precopy)
 			return fail("no migration runs");
+		if (!precopy_cancel(s->precopy))
+			return fail("too late: it is handed over");
 		return json_pack("{s:b}", "ok", 1);
 	default: break;
 	}
