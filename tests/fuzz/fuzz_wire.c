@@ -193,7 +193,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		abort();
 	shutdown(pair[1], SHUT_WR);
 	snprintf(uri, sizeof(uri), "fd:%d", pair[0]);
-	if (chan_connect(uri, NULL, 100, &c))
+	if (chan_connect(uri, NULL, 100, NULL, &c))
 		abort();
 	close(pair[0]);
 	if (!receiver_head(c, 0, &h, &payload, &why)) {

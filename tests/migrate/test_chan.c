@@ -53,7 +53,7 @@ static int meet(struct ends *e, const struct chan_tls *server,
 	if (chan_listen(test_uri(unix_socket, uri), server, &e->l))
 		fail_msg("%s", chan_error());
 	assert_int_equal(pthread_create(&e->thread, NULL, serve, e), 0);
-	err = chan_connect(chan_listener_uri(e->l), client, 3000, &e->client);
+	err = chan_connect(chan_listener_uri(e->l), client, 3000, NULL, &e->client);
 	if (!err)
 		err = chan_write(e->client, &iov, 1);
 	pthread_join(e->thread, NULL);
@@ -138,7 +138,7 @@ static void test_dead_peers(void **state)
 	assert_int_equal(getsockname(l, (struct sockaddr *)&sin, &len), 0);
 	assert_int_equal(connect(fd, (struct sockaddr *)&sin, len), 0);
 	snprintf(uri, sizeof(uri), "fd:%d", fd);
-	assert_int_equal(chan_connect(uri, NULL, 1000, &c), 0);
+	assert_int_equal(chan_connect(uri, NULL, 1000, NULL, &c), 0);
 	assert_int_equal(option(fd, SOL_SOCKET, SO_KEEPALIVE), 1);
 	assert_int_equal(option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT), CHAN_DEAD_MS);
 	assert_true(option(fd, IPPROTO_TCP, TCP_KEEPIDLE) +
@@ -162,10 +162,12 @@ static void test_addresses(void **state)
 	int pair[2];
 
 	for (unsigned int i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-		assert_int_equal(chan_connect(bad[i], NULL, 100, &c), -EINVAL);
-	assert_int_equal(chan_connect("tcp:127.0.0.1:1", NULL, 1000, &c), -ECONNREFUSED);
-	assert_int_equal(chan_connect("unix:/nowhere/at/all", NULL, 1000, &c), -ENOENT);
-	assert_int_equal(chan_connect("fd:987", NULL, 1000, &c), -EBADF);
+		assert_int_equal(chan_connect(bad[i], NULL, 100, NULL, &c), -EINVAL);
+	assert_int_equal(chan_connect("tcp:127.0.0.1:1", NULL, 1000, NULL, &c),
+			 -ECONNREFUSED);
+	assert_int_equal(chan_connect("unix:/nowhere/at/all", NULL, 1000, NULL, &c),
+			 -ENOENT);
+	assert_int_equal(chan_connect("fd:987", NULL, 1000, NULL, &c), -EBADF);
 	/* A socket that is in use is not taken away, a stale one is. */
 	test_uri(true, uri);
 	assert_int_equal(chan_listen(uri, NULL, &l), 0);
@@ -268,7 +270,7 @@ static void test_tls_missing(void **state)
 	assert_non_null(strstr(chan_error(), "keys.psk"));
 	creds_tls(&tls, dir, CHAN_TLS_PSK, "psk");
 	tls.hostname = "nobody";
-	assert_int_equal(chan_connect("tcp:127.0.0.1:1", &tls, 1000, &c), -EACCES);
+	assert_int_equal(chan_connect("tcp:127.0.0.1:1", &tls, 1000, NULL, &c), -EACCES);
 	assert_non_null(strstr(chan_error(), "no key of user nobody"));
 }
 

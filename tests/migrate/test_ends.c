@@ -10,13 +10,18 @@
  *	test_ends play URI ACT [DIR MODE]	a destination as play.h says; ACT by number
  */
 #include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "../../user/lib/clock.h"
@@ -252,6 +257,93 @@ static void test_cancel(void **state)
 	cancelled_in(AT_VERIFYING, 1);
 }
 
+/* Our connection to @port is not answered, as the kernel's table says. */
+static bool unanswered(unsigned int port)
+{
+	FILE *f = fopen("/proc/net/tcp", "r");
+	unsigned int to, state;
+	bool is = false;
+	char line[256];
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f))
+		is |= sscanf(line, " %*u: %*x:%*x %*x:%x %x", &to, &state) == 2 &&
+		      to == port && state == 2; /* TCP_SYN_SENT */
+	fclose(f);
+	return is;
+}
+
+static struct {
+	int listener;
+	bool answers; /* the kernel does, and nobody else */
+	unsigned int port;
+} deaf;
+
+static bool connects(void)
+{
+	struct pollfd p = { .fd = deaf.listener, .events = POLLIN };
+
+	return deaf.answers ? poll(&p, 1, 0) > 0 : unanswered(deaf.port);
+}
+
+static void *cancel_connecting(void *arg)
+{
+	uint64_t deadline = clock_ns() + PATIENCE_S * 1000000000ULL;
+	struct source *s = arg;
+
+	while (!connects() && clock_ns() < deadline)
+		poll(NULL, 0, 1);
+	assert_true(precopy_cancel(s->p));
+	return NULL;
+}
+
+/* Nobody accepts; without @tls its queue is full, too. The user need not wait for that. */
+static void cancelled_connecting(const char *tls)
+{
+	struct sockaddr_in sin = { .sin_family = AF_INET,
+				   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int l = socket(AF_INET, SOCK_STREAM, 0), first = socket(AF_INET, SOCK_STREAM, 0);
+	struct precopy_conf pc = precopy_usual;
+	socklen_t len = sizeof(sin);
+	char uri[CHAN_URI_MAX], dir[100];
+	uint64_t began = clock_ns();
+	pthread_t thread;
+	struct source s;
+
+	assert_int_equal(bind(l, (struct sockaddr *)&sin, len), 0);
+	assert_int_equal(listen(l, 0), 0);
+	assert_int_equal(getsockname(l, (struct sockaddr *)&sin, &len), 0);
+	if (tls)
+		creds_tls(&pc.tls, dir, CHAN_TLS_PSK, tls);
+	else
+		assert_int_equal(connect(first, (struct sockaddr *)&sin, len), 0);
+	deaf.listener = l;
+	deaf.answers = tls;
+	deaf.port = ntohs(sin.sin_port);
+	snprintf(uri, sizeof(uri), "tcp:127.0.0.1:%u", deaf.port);
+	pc.connect_timeout_ms = PATIENCE_S * 1000;
+	source_start(&s, &machine_small);
+	source_make(&s, &pc, uri, &machine_ops, s.m);
+	assert_int_equal(pthread_create(&thread, NULL, cancel_connecting, &s), 0);
+	assert_int_equal(precopy_run(s.p), -ECANCELED);
+	pthread_join(thread, NULL);
+	precopy_status(s.p, &s.st);
+	precopy_destroy(s.p);
+	assert_true(clock_ns() - began < PATIENCE_S * 500000000ULL);
+	assert_int_equal(s.st.phase, PRECOPY_CANCELLED);
+	assert_int_equal(s.m->pauses, 0);
+	source_runs_on(&s);
+	machine_stop(s.m);
+	close(first);
+	close(l);
+}
+
+static void test_cancel_connecting(void **state)
+{
+	cancelled_connecting(NULL);
+	cancelled_connecting("psk");
+}
+
 /* After HANDOVER the machine is there, whatever the user wants, who is told so. */
 static void test_cancel_late(void **state)
 {
@@ -389,6 +481,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_tls_whole), cmocka_unit_test(test_tls_refused),
 		cmocka_unit_test(test_cancel),	  cmocka_unit_test(test_cancel_late),
 		cmocka_unit_test(test_uncertain), cmocka_unit_test(test_certain),
+		cmocka_unit_test(test_cancel_connecting),
 	};
 
 	log_set_level(LOG_LVL_ERROR);

@@ -69,7 +69,8 @@ static void begin(struct talk *t)
 
 	memset(t, 0, sizeof(*t));
 	assert_int_equal(twin_start(&t->twin, &ic), 0);
-	assert_int_equal(chan_connect(incoming_uri(t->twin.in), NULL, 1000, &t->c), 0);
+	assert_int_equal(chan_connect(incoming_uri(t->twin.in), NULL, 1000, NULL, &t->c),
+			 0);
 	chan_set_read_timeout(t->c, 15000);
 }
 
@@ -268,7 +269,7 @@ static void test_gone(void **state)
 
 	assert_int_equal(twin_start(&t.twin, &ic), 0);
 	for (unsigned int i = 1; i <= 3; i++) {
-		assert_int_equal(chan_connect(uri, NULL, 1000, &t.c), 0);
+		assert_int_equal(chan_connect(uri, NULL, 1000, NULL, &t.c), 0);
 		t.seq = 0;
 		send_good(&t, WIRE_HELLO, 0, &usual, sizeof(usual));
 		send_good(&t, WIRE_CONFIG, 0, CONFIG, sizeof(CONFIG) - 1);
@@ -281,7 +282,7 @@ static void test_gone(void **state)
 		assert_int_equal(t.twin.abandoned, t.twin.prepared);
 	}
 	/* Who connects and says nothing is no failure. */
-	assert_int_equal(chan_connect(uri, NULL, 1000, &t.c), 0);
+	assert_int_equal(chan_connect(uri, NULL, 1000, NULL, &t.c), 0);
 	chan_close(t.c);
 	incoming_cancel(t.twin.in);
 	assert_int_equal(twin_join(&t.twin), -ECANCELED);

@@ -270,7 +270,7 @@ static ssize_t pull(gnutls_transport_ptr_t arg, void *buf, size_t len)
 	return (ssize_t)len;
 }
 
-/* For gnutls_handshake_set_timeout(): above 0: readable */
+/* What GnuTLS wants beside a pull function: above 0: readable */
 static int pull_timeout(gnutls_transport_ptr_t arg, unsigned int ms)
 {
 	struct tls_session *s = arg;
@@ -345,24 +345,6 @@ int tls_session_shake(struct tls_session *s)
 	if (err != -EAGAIN)
 		gnutls_alert_send_appropriate(s->tls, n);
 	return err;
-}
-
-int tls_session_start(struct tls_creds *creds, int fd, const char *hostname,
-		      int timeout_ms, struct tls_session **session)
-{
-	struct tls_session *s;
-	int err = tls_session_create(creds, fd, hostname, &s);
-
-	if (err)
-		return err;
-	gnutls_handshake_set_timeout(s->tls, (unsigned int)timeout_ms);
-	err = tls_session_shake(s);
-	if (err) {
-		tls_session_free(s);
-		return err == -EAGAIN ? say(-ETIMEDOUT, "TLS: the peer is silent") : err;
-	}
-	*session = s;
-	return 0;
 }
 
 ssize_t tls_session_send(struct tls_session *s, const void *buf, size_t len)

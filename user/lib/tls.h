@@ -51,15 +51,10 @@ int tls_session_create(struct tls_creds *creds, int fd, const char *hostname,
 /**
  * tls_session_shake() - shake hands, as far as the socket allows
  *
- * Return: 0; -EAGAIN: call again when the socket is ready; -ETIMEDOUT (see
- * tls_session_start()); -EACCES: one side does not accept the other; -EPIPE,
- * -ECONNRESET; -EPROTO
+ * Return: 0; -EAGAIN: call again when the socket is ready; -EACCES: one side does not
+ * accept the other; -EPIPE, -ECONNRESET; -EPROTO
  */
 int tls_session_shake(struct tls_session *s);
-
-/** tls_session_start() - both of these, within @timeout_ms. Return: 0, or as they */
-int tls_session_start(struct tls_creds *creds, int fd, const char *hostname,
-		      int timeout_ms, struct tls_session **session);
 
 /**
  * tls_session_send(), tls_session_recv() - as send() and recv(): bytes, 0: closed in

@@ -136,7 +136,7 @@ static int connect_peer(struct precopy *p)
 
 	precopy_phase(p, PRECOPY_CONNECT);
 	p->peer_opened = true;
-	err = peer_open(&p->peer, &p->conf, p->ram, p->config, on_lost, p);
+	err = peer_open(&p->peer, &p->conf, p->ram, p->config, &p->cancelled, on_lost, p);
 	/* While the destination makes its machine */
 	if (!err && allocate(p))
 		return -ENOMEM;

@@ -174,7 +174,7 @@ static uint32_t fill_hello(struct wire_hello *hello, const struct ram *ram,
 }
 
 static int connect_all(struct peer *p, const struct precopy_conf *conf,
-		       const struct ram *ram)
+		       const struct ram *ram, const atomic_bool *cancelled)
 {
 	union {
 		struct wire_hello hello;
@@ -187,7 +187,7 @@ static int connect_all(struct peer *p, const struct precopy_conf *conf,
 		return -errno;
 	for (unsigned int i = 0; i < conf->streams; i++) {
 		err = chan_connect(conf->uri, &conf->tls, (int)conf->connect_timeout_ms,
-				   &p->chan[i]);
+				   cancelled, &p->chan[i]);
 		if (err)
 			return err;
 		p->streams = i + 1;
@@ -199,7 +199,8 @@ static int connect_all(struct peer *p, const struct precopy_conf *conf,
 }
 
 int peer_open(struct peer *p, const struct precopy_conf *conf, const struct ram *ram,
-	      const char *config_json, void (*lost)(void *arg), void *arg)
+	      const char *config_json, const atomic_bool *cancelled,
+	      void (*lost)(void *arg), void *arg)
 {
 	pthread_condattr_t attr;
 	int err;
@@ -210,7 +211,7 @@ int peer_open(struct peer *p, const struct precopy_conf *conf, const struct ram 
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&p->changed, &attr);
 	pthread_condattr_destroy(&attr);
-	err = connect_all(p, conf, ram);
+	err = connect_all(p, conf, ram, cancelled);
 	if (!err)
 		err = send_frame(p, 0, WIRE_CONFIG, config_json,
 				 (uint32_t)strlen(config_json));

@@ -38,12 +38,14 @@ struct peer {
 
 /**
  * peer_open() - connect all streams, send HELLO and CONFIG, start reading
+ * @cancelled:	give up when it gets true
  * @lost:	the peer failed; called once, on the reading thread
  *
- * peer_close() even after a failure. Return: 0, -errno and why in peer->why
+ * peer_close() even after a failure. Return: 0, -ECANCELED, -errno and why in peer->why
  */
 int peer_open(struct peer *p, const struct precopy_conf *conf, const struct ram *ram,
-	      const char *config_json, void (*lost)(void *arg), void *arg);
+	      const char *config_json, const atomic_bool *cancelled,
+	      void (*lost)(void *arg), void *arg);
 void peer_close(struct peer *p);
 
 /**

@@ -73,9 +73,35 @@ static int load_creds(const struct chan_tls *tls, bool server, struct tls_creds 
 	return err ? say_tls(err) : 0;
 }
 
+static int shake_hands(struct chan *c, struct tls_creds *creds, const char *hostname,
+		       uint64_t deadline, const atomic_bool *cancelled)
+{
+	int err = tls_session_create(creds, c->fd, hostname, &c->tls), n = 0;
+
+	if (err)
+		return say_tls(err);
+	err = chan_socket_block(c->fd, false);
+	if (err)
+		return chan_say(err, "%s", strerror(-err));
+	do {
+		err = tls_session_shake(c->tls);
+		if (err == -EAGAIN)
+			n = chan_socket_wait(c->fd, POLLIN, deadline, cancelled);
+	} while (err == -EAGAIN && n >= 0);
+	if (n == -ETIMEDOUT)
+		return chan_say(n, "TLS: the peer is silent");
+	if (n < 0)
+		return chan_say(n, "TLS: %s", strerror(-n));
+	if (err)
+		return say_tls(err);
+	err = chan_socket_block(c->fd, true);
+	return err ? chan_say(err, "%s", strerror(-err)) : 0;
+}
+
 /* Takes @fd over, also on failure. */
 static int chan_make(const char *uri, int fd, struct tls_creds *creds,
-		     const char *hostname, int timeout_ms, struct chan **chan)
+		     const char *hostname, uint64_t deadline,
+		     const atomic_bool *cancelled, struct chan **chan)
 {
 	struct chan *c = calloc(1, sizeof(*c));
 	int err = c ? chan_socket_tune(fd) : -ENOMEM;
@@ -86,22 +112,22 @@ static int chan_make(const char *uri, int fd, struct tls_creds *creds,
 	}
 	c->fd = fd;
 	if (creds) {
-		err = tls_session_start(creds, fd, hostname, timeout_ms, &c->tls);
-		if (err) {
-			say_tls(err);
+		err = shake_hands(c, creds, hostname, deadline, cancelled);
+		if (err)
 			goto fail;
-		}
 	}
 	*chan = c;
 	return 0;
 fail:
+	if (c && c->tls)
+		tls_session_free(c->tls);
 	close(fd);
 	free(c);
 	return err;
 }
 
 int chan_connect(const char *uri, const struct chan_tls *tls, int timeout_ms,
-		 struct chan **chan)
+		 const atomic_bool *cancelled, struct chan **chan)
 {
 	uint64_t deadline = clock_ns() + (uint64_t)timeout_ms * 1000000;
 	struct tls_creds *creds = NULL;
@@ -111,14 +137,16 @@ int chan_connect(const char *uri, const struct chan_tls *tls, int timeout_ms,
 
 	if (err)
 		return err;
+	if (cancelled && atomic_load(cancelled))
+		return chan_say(-ECANCELED, "cancelled");
 	if (tls && tls->mode != CHAN_TLS_OFF) {
 		err = load_creds(tls, false, &creds);
 		if (err)
 			return err;
 		host = tls->hostname ? tls->hostname : a.host;
 	}
-	fd = chan_socket_connect(uri, &a, deadline);
-	err = fd < 0 ? fd : chan_make(uri, fd, creds, host, chan_left_ms(deadline), chan);
+	fd = chan_socket_connect(uri, &a, deadline, cancelled);
+	err = fd < 0 ? fd : chan_make(uri, fd, creds, host, deadline, cancelled, chan);
 	tls_creds_free(creds);
 	return err;
 }
@@ -231,7 +259,9 @@ int chan_accept(struct chan_listener *l, int timeout_ms, struct chan **chan)
 				      strerror(n < 0 ? -n : errno));
 	}
 	return fd < 0 ? fd
-		      : chan_make(l->uri, fd, l->creds, NULL, CHAN_HANDSHAKE_MS, chan);
+		      : chan_make(l->uri, fd, l->creds, NULL,
+				  clock_ns() + CHAN_HANDSHAKE_MS * 1000000ULL, NULL,
+				  chan);
 }
 
 void chan_listener_close(struct chan_listener *l)

@@ -18,6 +18,7 @@
 #ifndef VMM_CHAN_H
 #define VMM_CHAN_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -48,11 +49,13 @@ const char *chan_error(void);
  * chan_connect() - connect and, with TLS, shake hands
  * @tls:	NULL: none
  * @timeout_ms:	for all of it
+ * @cancelled:	give up when it gets true, but for a name that is being resolved; NULL: never
  *
- * Return: 0; -EINVAL: address; -ECONNREFUSED, -ETIMEDOUT, ...; -EPROTO or -EACCES: TLS
+ * Return: 0; -EINVAL: address; -ECONNREFUSED, -ETIMEDOUT, ...; -EPROTO or -EACCES: TLS;
+ * -ECANCELED
  */
 int chan_connect(const char *uri, const struct chan_tls *tls, int timeout_ms,
-		 struct chan **chan);
+		 const atomic_bool *cancelled, struct chan **chan);
 
 /** chan_listen() - tcp:HOST:0 picks a port; a stale UNIX socket is replaced */
 int chan_listen(const char *uri, const struct chan_tls *tls, struct chan_listener **out);

@@ -17,7 +17,8 @@
 #include "chan_socket.h"
 
 #define BACKLOG	     (2 * 16)
-#define KEEP_IDLE_S  4 /* then probes every */
+#define SLICE_MS     20 /* to look at "cancelled" */
+#define KEEP_IDLE_S  4	/* then probes every */
 #define KEEP_EVERY_S 2
 #define KEEP_PROBES  3
 
@@ -90,6 +91,14 @@ int chan_socket_timeout(int fd, int option, int ms)
 	return setsockopt(fd, SOL_SOCKET, option, &tv, sizeof(tv)) ? -errno : 0;
 }
 
+int chan_socket_block(int fd, bool block)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	flags = block ? flags & ~O_NONBLOCK : flags | O_NONBLOCK;
+	return fcntl(fd, F_SETFL, flags) ? -errno : 0;
+}
+
 int chan_socket_tune(int fd)
 {
 	int domain = 0, type = 0, err;
@@ -100,7 +109,7 @@ int chan_socket_tune(int fd)
 	len = sizeof(domain);
 	if (type != SOCK_STREAM || getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len))
 		return -EINVAL;
-	err = fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK) ? -errno : 0;
+	err = chan_socket_block(fd, true);
 	if (!err)
 		err = chan_socket_timeout(fd, SO_SNDTIMEO, CHAN_DEAD_MS);
 	if (err || (domain != AF_INET && domain != AF_INET6))
@@ -115,22 +124,36 @@ int chan_socket_tune(int fd)
 	return 0;
 }
 
-/* Return: 0, -ETIMEDOUT, -errno of the connection */
-static int finish_connect(int fd, uint64_t deadline)
+int chan_socket_wait(int fd, short events, uint64_t deadline,
+		     const atomic_bool *cancelled)
 {
-	struct pollfd p = { .fd = fd, .events = POLLOUT };
+	struct pollfd p = { .fd = fd, .events = events };
+	int left = chan_left_ms(deadline), n;
+
+	if (cancelled && atomic_load(cancelled))
+		return -ECANCELED;
+	n = poll(&p, 1, left < SLICE_MS ? left : SLICE_MS);
+	if (n < 0 && errno != EINTR)
+		return -errno;
+	return n > 0 ? 1 : left ? 0 : -ETIMEDOUT;
+}
+
+/* Return: 0, -ETIMEDOUT, -ECANCELED, -errno of the connection */
+static int finish_connect(int fd, uint64_t deadline, const atomic_bool *cancelled)
+{
 	socklen_t len = sizeof(int);
 	int err = 0, n;
 
 	do
-		n = poll(&p, 1, chan_left_ms(deadline));
-	while (n < 0 && errno == EINTR);
-	if (n <= 0)
-		return n ? -errno : -ETIMEDOUT;
+		n = chan_socket_wait(fd, POLLOUT, deadline, cancelled);
+	while (!n);
+	if (n < 0)
+		return n;
 	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) ? -errno : -err;
 }
 
-static int connect_to(const struct sockaddr *sa, socklen_t len, uint64_t deadline)
+static int connect_to(const struct sockaddr *sa, socklen_t len, uint64_t deadline,
+		      const atomic_bool *cancelled)
 {
 	int fd = socket(sa->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	int err = 0;
@@ -138,7 +161,8 @@ static int connect_to(const struct sockaddr *sa, socklen_t len, uint64_t deadlin
 	if (fd < 0)
 		return -errno;
 	if (connect(fd, sa, len))
-		err = errno == EINPROGRESS ? finish_connect(fd, deadline) : -errno;
+		err = errno == EINPROGRESS ? finish_connect(fd, deadline, cancelled)
+					   : -errno;
 	if (err) {
 		close(fd);
 		return err;
@@ -158,7 +182,8 @@ static int resolve(const char *uri, const struct chan_address *a, int flags,
 	return n ? chan_say(-EADDRNOTAVAIL, "%s: %s", uri, gai_strerror(n)) : 0;
 }
 
-static int connect_tcp(const char *uri, const struct chan_address *a, uint64_t deadline)
+static int connect_tcp(const char *uri, const struct chan_address *a, uint64_t deadline,
+		       const atomic_bool *cancelled)
 {
 	struct addrinfo *list;
 	int fd = resolve(uri, a, 0, &list);
@@ -166,8 +191,8 @@ static int connect_tcp(const char *uri, const struct chan_address *a, uint64_t d
 	if (fd)
 		return fd;
 	fd = -EADDRNOTAVAIL;
-	for (struct addrinfo *i = list; i && fd < 0; i = i->ai_next)
-		fd = connect_to(i->ai_addr, i->ai_addrlen, deadline);
+	for (struct addrinfo *i = list; i && fd < 0 && fd != -ECANCELED; i = i->ai_next)
+		fd = connect_to(i->ai_addr, i->ai_addrlen, deadline, cancelled);
 	freeaddrinfo(list);
 	return fd < 0 ? chan_say(fd, "%s: %s", uri, strerror(-fd)) : fd;
 }
@@ -179,16 +204,17 @@ int chan_socket_take(const char *uri, int from)
 	return fd < 0 ? chan_say(-errno, "%s: %s", uri, strerror(errno)) : fd;
 }
 
-int chan_socket_connect(const char *uri, const struct chan_address *a, uint64_t deadline)
+int chan_socket_connect(const char *uri, const struct chan_address *a, uint64_t deadline,
+			const atomic_bool *cancelled)
 {
 	int fd;
 
 	switch (a->kind) {
-	case ADDR_TCP: return connect_tcp(uri, a, deadline);
+	case ADDR_TCP: return connect_tcp(uri, a, deadline, cancelled);
 	case ADDR_FD: return chan_socket_take(uri, a->fd);
 	default:
 		fd = connect_to((const struct sockaddr *)&a->sun, sizeof(a->sun),
-				deadline);
+				deadline, cancelled);
 		return fd < 0 ? chan_say(fd, "%s: %s", uri, strerror(-fd)) : fd;
 	}
 }

@@ -23,8 +23,18 @@ struct chan_address {
 /** chan_address_parse() - Return: 0, -EINVAL */
 int chan_address_parse(const char *uri, struct chan_address *a);
 
-/** chan_socket_connect() - @deadline: of clock_ns(). Return: a descriptor */
-int chan_socket_connect(const char *uri, const struct chan_address *a, uint64_t deadline);
+/** chan_socket_connect() - @deadline: of clock_ns(); @cancelled: as of chan_connect(). Return: a
+ * descriptor */
+int chan_socket_connect(const char *uri, const struct chan_address *a, uint64_t deadline,
+			const atomic_bool *cancelled);
+
+/** chan_socket_wait() - a moment, for poll()'s @events, or an error of the socket. Return: 1:
+ * they are there, 0: not yet, -ETIMEDOUT, -ECANCELED, -errno. Says nothing */
+int chan_socket_wait(int fd, short events, uint64_t deadline,
+		     const atomic_bool *cancelled);
+
+/** chan_socket_block() - or not. Return: 0, -errno. Says nothing */
+int chan_socket_block(int fd, bool block);
 
 /** chan_socket_listen() - a stale UNIX socket is replaced. Return: a descriptor */
 int chan_socket_listen(const char *uri, const struct chan_address *a);
