@@ -438,6 +438,53 @@ static void test_uncertain(void **state)
 	assert_true(clock_ns() - began < 3 * CHAN_DEAD_MS * 1000000ULL);
 }
 
+static void *widen(void *arg)
+{
+	uint64_t deadline = clock_ns() + PATIENCE_S * 1000000000ULL;
+	struct source *s = arg;
+	struct precopy_status st;
+
+	do {
+		poll(NULL, 0, 1);
+		precopy_status(s->p, &st);
+	} while (!st.throttle && clock_ns() < deadline);
+	precopy_set_bandwidth(s->p, 0);
+	return NULL;
+}
+
+/* Whoever resumes it gets all of its vCPUs' time back. */
+static void test_uncertain_throttled(void **state)
+{
+	struct machine_conf mc = machine_small;
+	struct precopy_conf pc = precopy_usual;
+	struct play play = { .act = PLAY_TEAR };
+	pthread_t thread;
+	struct source s;
+	char dir[100];
+
+	/* More than the line takes, until it is wider; enough to measure it by */
+	mc.block[1].pages = 1600;
+	mc.block[1].filled = 4000;
+	mc.pace_us = 0;
+	pc.bandwidth = 8 << 20;
+	pc.downtime_ms = 400;
+	pc.on_stall = PRECOPY_THROTTLE;
+	creds_tls(&pc.tls, dir, CHAN_TLS_PSK, "psk");
+	assert_int_equal(play_start(&play, "tcp:127.0.0.1:0", &pc.tls), 0);
+	source_start(&s, &mc);
+	source_make(&s, &pc, play_uri(&play), &machine_ops, s.m);
+	assert_int_equal(pthread_create(&thread, NULL, widen, &s), 0);
+	assert_int_equal(precopy_run(s.p), -EBUSY);
+	pthread_join(thread, NULL);
+	precopy_status(s.p, &s.st);
+	precopy_destroy(s.p);
+	play_stop(&play);
+	assert_int_equal(s.st.phase, PRECOPY_UNCERTAIN);
+	assert_true(s.st.throttle > 0);
+	assert_int_equal(s.m->throttle, 0);
+	machine_stop(s.m);
+}
+
 static void test_certain(void **state)
 {
 	static const char *const tls[] = { NULL, "psk", "good" };
@@ -478,10 +525,14 @@ static int role_play(int argc, char **argv)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_tls_whole), cmocka_unit_test(test_tls_refused),
-		cmocka_unit_test(test_cancel),	  cmocka_unit_test(test_cancel_late),
-		cmocka_unit_test(test_uncertain), cmocka_unit_test(test_certain),
+		cmocka_unit_test(test_tls_whole),
+		cmocka_unit_test(test_tls_refused),
+		cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_cancel_late),
+		cmocka_unit_test(test_uncertain),
+		cmocka_unit_test(test_certain),
 		cmocka_unit_test(test_cancel_connecting),
+		cmocka_unit_test(test_uncertain_throttled),
 	};
 
 	log_set_level(LOG_LVL_ERROR);

@@ -392,14 +392,19 @@ static int rounds(struct precopy *p)
 
 /* ---- undoing ----------------------------------------------------------------------- */
 
+static void unthrottle(struct precopy *p)
+{
+	if (p->status.throttle)
+		p->ops->throttle(p->vm, 0);
+}
+
 /* The vCPUs first: everything else can wait. */
 static void resume(struct precopy *p)
 {
 	if (p->paused && !FAULT(FAULT_STOP_AFTER_RESUME))
 		p->ops->resume(p->vm);
 	p->paused = false;
-	if (p->status.throttle)
-		p->ops->throttle(p->vm, 0);
+	unthrottle(p);
 }
 
 static void tell_peer(struct precopy *p)
@@ -455,6 +460,7 @@ int precopy_run(struct precopy *p)
 		err = precopy_hand_over(p);
 	if (err == -EBUSY && atomic_load(&p->committed)) {
 		last = PRECOPY_UNCERTAIN;
+		unthrottle(p); /* whoever resumes it */
 	} else if (err) {
 		undo(p, err);
 		last = err == -ECANCELED ? PRECOPY_CANCELLED : PRECOPY_FAILED;

@@ -48,7 +48,8 @@ struct precopy_vm_ops {
 	void (*resume)(void *vm);
 	/* The destination runs; devices may be closed. The RAM is still read (audit). */
 	void (*release)(void *vm);
-	/* 0..99 % of CPU time taken from the vCPUs; may be NULL. */
+	/* 0..99 % of CPU time taken from the vCPUs, 0 again at the end unless the destination
+	 * runs it; may be NULL. */
 	int (*throttle)(void *vm, unsigned int percent);
 };
 

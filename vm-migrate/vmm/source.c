@@ -147,8 +147,6 @@ void source_finished(struct serve *s)
 	vm_dirty_end(s->vm, s->dirty);
 	s->dirty = NULL;
 	s->had_migration = true;
-	if (s->last.phase != PRECOPY_UNCERTAIN)
-		vm_throttle(s->vm, 0);
 
 	result = control_result(s->result, &s->last);
 	o = control_migration_json(&s->last);
