@@ -179,17 +179,16 @@ static const struct gn_meta *find_meta(struct worker *w, struct mbuf *m)
 }
 
 /*
- * Do the @n frames of a burst have the next @n records? Numbers only rise, so the tag of
- * the last frame, at umem address @last, answers for all; the others are not touched.
+ * Do the @n complete frames of a burst have the next @n records? Numbers only rise, so the
+ * tag of the last frame answers for all; the others are not touched.
  */
-static bool in_step(const struct worker *w, uint64_t last, uint32_t n)
+static bool in_step(const struct worker *w, struct mbuf *const *frame, uint32_t n)
 {
 	const struct gn_tag *tag;
 
-	/* Several buffers a frame: @last may lie in the middle of one. */
-	if (!w->records.s || w->jumbo)
+	if (!w->records.s || !n)
 		return false;
-	tag = tag_of(&w->pool, last);
+	tag = tag_of(&w->pool, frame[n - 1]->addr);
 	return tag->magic == GN_META_MAGIC_STREAM && tag->seq - w->records.next == n - 1;
 }
 
@@ -286,16 +285,15 @@ static inline struct mbuf *take(struct worker *w, uint32_t idx)
 	} while (0)
 
 /*
- * Ring to mbufs. @frame: [@n] filled with the frames that are complete; @last: umem
- * address of the last buffer. Return: their number
+ * Ring to mbufs. @frame: [@n] filled with the frames that are complete. Return: their
+ * number
  */
-static uint32_t take_all(struct worker *w, uint32_t idx, uint32_t n, struct mbuf **frame,
-			 uint64_t *last)
+static uint32_t take_all(struct worker *w, uint32_t idx, uint32_t n, struct mbuf **frame)
 {
 	uint32_t k = 0;
 
-	*last = xsk_ring_cons__rx_desc(&w->xsk.rx, idx + n - 1)->addr;
-	__builtin_prefetch(tag_of(&w->pool, *last));
+	__builtin_prefetch(
+		tag_of(&w->pool, xsk_ring_cons__rx_desc(&w->xsk.rx, idx + n - 1)->addr));
 	if (w->records.s)
 		PREFETCH_RECORDS(&w->records, n);
 	for (uint32_t i = 0; i < n; i++) {
@@ -319,15 +317,15 @@ unsigned int rx_burst(struct worker *w, uint64_t now_ns)
 	struct mbuf *frame[WORKER_BURST], *heads[2 * WORKER_BURST];
 	struct agg_out out = { .head = heads, .max = 2 * WORKER_BURST };
 	uint32_t idx = 0, nframes, n, whole = w->records.whole;
-	uint64_t last, start_ns;
+	uint64_t start_ns;
 	bool step;
 
 	if (!xsk_rx_pending(&w->xsk))
 		return 0;
 	n = xsk_ring_cons__peek(&w->xsk.rx, WORKER_BURST, &idx);
-	nframes = take_all(w, idx, n, frame, &last);
+	nframes = take_all(w, idx, n, frame);
 	start_ns = clock_ns();
-	step = in_step(w, last, n);
+	step = in_step(w, frame, nframes);
 	for (uint32_t i = 0, k; i < nframes; i += k) {
 		k = step ? push_run(w, frame + i, nframes - i) : 0;
 		if (k)

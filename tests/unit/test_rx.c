@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * rx_burst(): whose is a frame? Frames of several buffers, records of frames that were lost
+ * behind the XDP program, and what a chunk holds of a frame before.
+ *
+ * The worker and its RX ring are the real ones, in plain memory; the test is the kernel and
+ * XDP at their other end. Ports count.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "../../user/daemon/rx.h"
+#include "still.h"
+
+#define LEN 100 /* bytes of a buffer */
+
+enum { A, B };
+
+struct rig {
+	struct still s;
+	struct worker *w;
+	struct xdp_desc rx[XSK_RX_SIZE];
+	uint32_t rx_prod, rx_cons;
+	struct gn_stream stream;
+};
+
+static int setup(void **state)
+{
+	struct rig *r = calloc(1, sizeof(*r));
+
+	assert_non_null(r);
+	still_init(&r->s, "test");
+	r->w = &r->s.worker[0];
+	r->w->xsk.rx = (struct xsk_ring_cons){ .mask = XSK_RX_SIZE - 1,
+					       .size = XSK_RX_SIZE,
+					       .producer = &r->rx_prod,
+					       .consumer = &r->rx_cons,
+					       .ring = r->rx };
+	r->w->conf.stream = &r->stream;
+	r->w->records.s = &r->stream;
+	still_add(&r->s, "a,mac=02:00:00:00:00:01,port=null", A);
+	still_add(&r->s, "b,mac=02:00:00:00:00:02,port=null", B);
+	*state = r;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct rig *r = *state;
+
+	assert_int_equal(r->w->pool.nfree, r->w->pool.nchunks);
+	still_fini(&r->s);
+	free(r);
+	return 0;
+}
+
+/* XDP: the next record, of a frame for @id. Return: its number */
+static uint32_t record(struct rig *r, uint16_t id)
+{
+	uint32_t seq = r->stream.prod++;
+
+	r->stream.next[seq % GN_STREAM_SIZE] = (struct gn_next){
+		.class = GN_NEXT_WHOLE,
+		.payload_len = (uint16_t)(seq % GN_STREAM_SIZE),
+	};
+	r->stream.rec[seq % GN_STREAM_SIZE] = (struct gn_meta){
+		.magic = GN_META_MAGIC,
+		.instance = id,
+		.class = GN_CLASS_ALONE,
+	};
+	return seq;
+}
+
+/* The kernel: one more buffer. Return: what is in front of it */
+static struct gn_tag *buffer(struct rig *r, bool more)
+{
+	struct mbuf *m = mbuf_alloc(&r->w->pool);
+	uint64_t addr;
+
+	assert_non_null(m);
+	addr = ((uint64_t)mbuf_index(&r->w->pool, m) << r->w->pool.chunk_shift) +
+	       UMEM_HEADROOM;
+	r->rx[r->rx_prod++ % XSK_RX_SIZE] = (struct xdp_desc){
+		.addr = addr,
+		.len = LEN,
+		.options = more ? XDP_PKT_CONTD : 0,
+	};
+	return (struct gn_tag *)(r->w->pool.base + addr) - 1;
+}
+
+static void tag(struct gn_tag *t, uint32_t seq)
+{
+	*t = (struct gn_tag){ .magic = GN_META_MAGIC_STREAM, .seq = seq };
+}
+
+/* A frame of @nbufs buffers for @id. */
+static void frame(struct rig *r, uint16_t id, unsigned int nbufs)
+{
+	uint32_t seq = record(r, id);
+
+	for (unsigned int i = 0; i < nbufs; i++) {
+		struct gn_tag *t = buffer(r, i + 1 < nbufs);
+
+		if (!i)
+			tag(t, seq);
+	}
+}
+
+/* @frames frames of @bufs buffers in all were delivered to @id. */
+static void got(const struct rig *r, int id, unsigned int frames, unsigned int bufs)
+{
+	const struct port_stats *st = &r->s.iface.instance[id]->port->queue[0]->stats;
+
+	assert_int_equal(st->rx_packets, frames);
+	assert_int_equal(st->rx_bytes, bufs * LEN);
+}
+
+/* As many buffers as records say nothing when a frame has two, and a record no frame. */
+static void test_lost_behind_two_buffers(void **state)
+{
+	struct rig *r = *state;
+
+	frame(r, A, 2);
+	record(r, A);
+	frame(r, B, 1);
+	assert_int_equal(rx_burst(r->w, 0), 3);
+	got(r, A, 1, 2);
+	got(r, B, 1, 1);
+	assert_int_equal(r->w->stats.rx_in_step, 0);
+	/* And on, in step again. */
+	frame(r, B, 1);
+	frame(r, A, 1);
+	assert_int_equal(rx_burst(r->w, 0), 2);
+	got(r, A, 2, 3);
+	got(r, B, 2, 2);
+	assert_int_equal(r->w->stats.rx_in_step, 2);
+}
+
+/* Frames of several buffers are in step as any. */
+static void test_in_step(void **state)
+{
+	struct rig *r = *state;
+
+	frame(r, A, 3);
+	frame(r, B, 1);
+	frame(r, A, 2);
+	assert_int_equal(rx_burst(r->w, 0), 6);
+	got(r, A, 2, 5);
+	got(r, B, 1, 1);
+	assert_int_equal(r->w->stats.rx_in_step, 6);
+	assert_int_equal(r->stream.cons, r->stream.prod);
+}
+
+/*
+ * A frame that two bursts divide. Its last buffer is the chunk of a frame that was lost
+ * when it had its tag already, with the record that is the next one.
+ */
+static void test_divided(void **state)
+{
+	struct rig *r = *state;
+	uint32_t lost = record(r, B), seq = record(r, A);
+
+	tag(buffer(r, true), seq);
+	assert_int_equal(rx_burst(r->w, 0), 1);
+	got(r, A, 0, 0);
+	tag(buffer(r, false), lost);
+	assert_int_equal(rx_burst(r->w, 0), 1);
+	got(r, A, 1, 2);
+	got(r, B, 0, 0);
+	assert_int_equal(r->stream.cons, r->stream.prod);
+}
+
+/* Of a frame with more buffers than there can be only itself is lost. */
+static void test_too_many(void **state)
+{
+	struct rig *r = *state;
+
+	frame(r, A, 18);
+	frame(r, B, 1);
+	assert_int_equal(rx_burst(r->w, 0), 19);
+	got(r, A, 0, 0);
+	got(r, B, 1, 1);
+	assert_int_equal(r->w->stats.rx_truncated, 1);
+}
+
+int main(void)
+{
+#define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		TEST(test_lost_behind_two_buffers),
+		TEST(test_in_step),
+		TEST(test_divided),
+		TEST(test_too_many),
+	};
+
+	return cmocka_run_group_tests_name("rx", tests, NULL, NULL);
+}
