@@ -4,7 +4,8 @@
 # What the daemon does with its time and its queues: it costs no CPU when idle, in every way
 # of polling that sleeps; traffic passes in all of them; SIGTERM ends it soon, and the log has
 # the final counters; what arrives while it cannot run is lost, counted, and all that is lost;
-# two queues serve several flows, both ways; who connects when no descriptor is left waits.
+# two queues serve several flows, both ways; a hundred flows are listed; who connects when no
+# descriptor is left waits.
 
 # daemon.sh [PART...] runs some of its parts, which the last lines name.
 
@@ -209,6 +210,30 @@ unserved()
 	above 0 gn_count pass_no_socket
 }
 
+# ---- many flows, whose list the daemon makes under its system call filter ----
+# ports ADDRESS N - a datagram to each of so many ports
+ports()
+{
+	gn_exec peer python3 -c 'import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for port in range(int(sys.argv[2])):
+    s.sendto(b"x", (sys.argv[1], 2000 + port))' "$@"
+}
+
+listed() { gn_ghostnic flows -j | jq '.flows | length'; }
+
+flows()
+{
+	gn_world 1500
+	gn_instances 1500
+	gn_must gn_wait 10 gn_ping peer 10.0.0.11
+	gn_must ports 10.0.0.11 100
+	gn_check "flows: all of a hundred are listed" gn_wait 5 above 99 listed
+	gn_check "flows: the last one first" sh -c \
+		"'$GN_BIN/ghostnic' flows -j | jq -e '[.flows[].idle_ms] | . == sort'"
+	gn_world_end
+}
+
 # ---- descriptors ----
 # open_files soft|hard - the daemon's limit
 open_files()
@@ -274,7 +299,7 @@ files()
 }
 
 gn_file 16
-[ $# -gt 0 ] || set -- poll_busy poll_adaptive poll_wait end full queues files
+[ $# -gt 0 ] || set -- poll_busy poll_adaptive poll_wait end full queues flows files
 for part; do
 	"$part"
 done

@@ -152,6 +152,24 @@ static void do_map(void)
 	MUST(syscall(SYS_bpf, BPF_MAP_LOOKUP_ELEM, &attr, sizeof(attr)) < 0);
 }
 
+static int descending(const void *a, const void *b)
+{
+	const int *x = a, *y = b;
+
+	return (*x < *y) - (*x > *y);
+}
+
+/* Some versions of the C library ask for the size of the memory before a long sort. */
+static void do_sort(void)
+{
+	static int v[100000];
+
+	for (int i = 0; i < 100000; i++)
+		v[i] = i;
+	qsort(v, 100000, sizeof(v[0]), descending);
+	MUST(v[0] == 99999 && v[99999] == 0);
+}
+
 static void do_time_and_log(void)
 {
 	struct timespec ts;
@@ -163,7 +181,7 @@ static void do_time_and_log(void)
 static void allows_what_runs(void **state)
 {
 	static void (*const fn[])(void) = {
-		do_thread, do_serve, do_tap, do_map, do_time_and_log,
+		do_thread, do_serve, do_tap, do_map, do_sort, do_time_and_log,
 	};
 
 	for (size_t i = 0; i < sizeof(fn) / sizeof(fn[0]); i++) {

@@ -82,6 +82,7 @@ static const int common[] = {
 	SCMP_SYS(mremap),
 	SCMP_SYS(madvise),
 	SCMP_SYS(brk),
+	SCMP_SYS(sysinfo), /* a long qsort() in glibc up to 2.38 asks */
 	SCMP_SYS(memfd_create),
 	SCMP_SYS(ftruncate),
 	SCMP_SYS(membarrier),

@@ -59,7 +59,6 @@ static const int calls[] = {
 	SCMP_SYS(fchmod),
 	SCMP_SYS(fchmodat),
 	SCMP_SYS(uname),
-	SCMP_SYS(sysinfo),
 	SCMP_SYS(getuid),
 	SCMP_SYS(geteuid),
 	SCMP_SYS(getgid),
