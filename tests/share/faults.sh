@@ -108,6 +108,22 @@ expect "owner's agent restarted: what n2 wrote" $((8192 * 5)) 1 sum 131072 65536
 expect "owner's agent restarted: fetch_add" 71 2 add 8 1
 expect "owner's agent restarted: seen at n3" 72 3 load 8
 
+# A window that ends while there is no agent to hear of it: the next agent does not wait for it.
+for i in 1 2; do
+	share_app $i ${i}b
+	gn_wait 10 imported ${i}b keys || gn_die "${i}b does not import keys"
+	gn_stop "${AGENT[$i]}" KILL
+	tell ${i}b import nothing secret
+	# shellcheck disable=SC2317 # for gn_not
+	maps() { grep -q memfd:keys "/proc/${APP[${i}b]}/maps"; }
+	gn_wait 10 gn_not maps || gn_fail "n$i: a window that ends" "it is there"
+	share_agent $i
+	for j in 1 2 3; do expect "n$i: a window ended without an agent: n$j goes on" 72 $j load 8; done
+	expect "n$i: a window ended without an agent: a page that is new" 7 $i load $((921600 + 4096 * i))
+	expect_answer "n$i: a window ended without an agent: the program, too" "error ENOENT" ${i}b
+	gn_stop "${APP[${i}b]}"
+done
+
 # An agent that does not come back: the pages here may be given to others.
 gn_stop "${AGENT[2]}" KILL
 from=$(ms)

@@ -339,29 +339,34 @@ static void test_windows(void **state)
 	pid_t child;
 	int at;
 
-	at = meta_window(m, me, 0x1000);
+	at = meta_window(m, me, 0x1000, 0);
 	assert_in_range(at, 0, META_WINDOWS - 1);
-	assert_int_equal(meta_window(m, me, 0x1000), at);
-	assert_int_not_equal(meta_window(m, me, 0x2000), at);
+	assert_int_equal(meta_window(m, me, 0x1000, 0), at);
+	assert_int_not_equal(meta_window(m, me, 0x2000, 0), at);
 	assert_int_equal(meta_awaited(m, 0), 2);
 	assert_int_equal(meta_awaited(m, 1u << at), 1);
 	meta_window_forget(m, at);
 	assert_int_equal(meta_awaited(m, 0), 1);
+	/* Free, but served still. */
+	assert_int_equal(meta_window(m, me, 0x3000, 0), at);
+	meta_window_forget(m, at);
+	assert_int_not_equal(meta_window(m, me, 0x3000, 1u << at), at);
+	meta_window_forget(m, meta_window(m, me, 0x3000, 0));
 	/* One that has ended is not waited for, also while it is a zombie; one that
 	 * nobody can see may live. */
 	child = fork();
 	if (!child)
 		_exit(0);
-	assert_true(meta_window(m, child, 0x1000) >= 0);
+	assert_true(meta_window(m, child, 0x1000, 0) >= 0);
 	assert_int_equal(waitid(P_PID, (id_t)child, &(siginfo_t){ 0 }, WEXITED | WNOWAIT),
 			 0);
 	assert_int_equal(meta_awaited(m, 0), 1);
 	assert_int_equal(waitpid(child, NULL, 0), child);
-	assert_true(meta_window(m, -1, 0x3000) >= 0);
+	assert_true(meta_window(m, -1, 0x3000, 0) >= 0);
 	assert_int_equal(meta_awaited(m, 0), 2);
 	for (uint64_t i = 2; i < META_WINDOWS; i++)
-		assert_true(meta_window(m, me, 0x10000 * i) >= 0);
-	assert_int_equal(meta_window(m, me, 0x9000000), -EBUSY);
+		assert_true(meta_window(m, me, 0x10000 * i, 0) >= 0);
+	assert_int_equal(meta_window(m, me, 0x9000000, 0), -EBUSY);
 	meta_destroy(m);
 }
 

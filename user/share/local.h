@@ -12,7 +12,8 @@
  * - ATTACH: bus, base, key; uffd -> window is served from now on
  * - RESUME: name, bus, size, base, key; uffd and both memfds, to an agent that was
  * started after another had died -> as IMPORT. -EAGAIN: ask again soon
- * - DETACH: bus, base
+ * - DETACH: bus, base; or, if no agent is there to hear of it, the window's place in the
+ * meta is freed, lest the next one waits for that window
  * - PREFETCH: bus; base, size: offset and length
  * - LIST, STAT -> text: JSON in pieces; the last has more == 0
  * - REVOKE: name
@@ -70,6 +71,7 @@ struct local_msg {
 	uint64_t base;	    /* ATTACH: address of the window in the application */
 	uint8_t page_shift; /* EXPORT, and in replies */
 	uint8_t lacks;	    /* ATTACH, RESUME: WINDOW_NO_* of the application's kernel */
+	uint8_t window;	    /* replies to these: its place in the meta */
 	uint64_t flags;	    /* LOCAL_OWNER: region's home is this node */
 	char name[GM_NAME_MAX];
 	char node[GM_NAME_MAX];	 /* replies: of this agent */

@@ -118,7 +118,7 @@ static void tell_poison(void *arg, uint64_t addr, uint64_t len)
 }
 
 int agent_window_new(struct app *app, struct home_region *h, struct import *i, int uffd,
-		     const struct local_msg *m)
+		     struct local_msg *m)
 {
 	struct attached *w = calloc(1, sizeof(*w));
 	struct window_app win;
@@ -157,13 +157,14 @@ int agent_window_new(struct app *app, struct home_region *h, struct import *i, i
 		agent_window_free(w);
 		return err;
 	}
+	m->window = (uint8_t)w->client;
 	w->base = m->base;
 	w->next = app->windows;
 	app->windows = w;
 	return 0;
 }
 
-static int do_attach(struct app *app, const struct local_msg *m, const int *fds, int nfds)
+static int do_attach(struct app *app, struct local_msg *m, const int *fds, int nfds)
 {
 	struct home_region *h = home_find(app->agent->home, NULL, m->bus);
 	struct import *i = h ? NULL : agent_find_import(app->agent, m->bus, &m->key);

@@ -154,10 +154,10 @@ int agent_resume(struct app *app, struct local_msg *m, const int *fds, int nfds)
 
 /* ---- agent_app.c, for agent_resume.c ---------------------------------------------- */
 
-/** agent_window_new() - serve @uffd (duplicated) of @app, described by @m: of @h, or else
- * @i */
+/** agent_window_new() - serve @uffd (duplicated) of @app, described by @m, the reply to
+ * which says where it is in the meta: of @h, or else @i */
 int agent_window_new(struct app *app, struct home_region *h, struct import *i, int uffd,
-		     const struct local_msg *m);
+		     struct local_msg *m);
 
 /* ---- agent_dir.c ------------------------------------------------------------------ */
 

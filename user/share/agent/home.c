@@ -484,7 +484,7 @@ bool home_resuming(const struct home_region *r)
 
 int home_attach(struct home_region *r, const struct window_app *app, int32_t pid)
 {
-	int at = meta_window(r->meta, pid, app->base), err;
+	int at = meta_window(r->meta, pid, app->base, r->clients), err;
 
 	if (at < 0)
 		return at;

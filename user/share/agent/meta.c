@@ -263,7 +263,7 @@ void meta_destroy(struct meta *m)
 
 /* ---- windows ---------------------------------------------------------------------- */
 
-int meta_window(struct meta *m, int32_t pid, uint64_t base)
+int meta_window(struct meta *m, int32_t pid, uint64_t base, uint32_t have)
 {
 	int unused = -EBUSY;
 
@@ -272,7 +272,7 @@ int meta_window(struct meta *m, int32_t pid, uint64_t base)
 
 		if (w->pid == pid && w->base == base)
 			return i;
-		if (!w->pid)
+		if (!w->pid && !(have & 1u << i))
 			unused = i;
 	}
 	if (unused >= 0) {

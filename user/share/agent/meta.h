@@ -17,8 +17,9 @@
  *
  * An agent may be killed between any two instructions, so whatever is said to another
  * node is written here before, and in an order in which each prefix makes sense. All
- * stores are the agent's; a new agent believes them only after the application has proved
- * the region's key, and checks every index.
+ * stores are the agent's, but for windows that end while there is none; a new agent
+ * believes them only after the application has proved the region's key, and checks every
+ * index.
  *
  * keep: bytes that are nowhere else while they travel. Who gives a page to write away
  * (owner: grant; importer: answer to an INV) keeps a copy until the other side has said
@@ -141,11 +142,12 @@ void meta_unstage(struct meta *m);
 int meta_open(int fd, enum meta_kind kind, uint64_t size, struct meta **out);
 void meta_destroy(struct meta *m);
 
-/** meta_window() - the place of a mapping: the one it had, or a free one. Return: index
- * below META_WINDOWS, -EBUSY */
-int meta_window(struct meta *m, int32_t pid, uint64_t base);
+/** meta_window() - the place of a mapping: the one it had, or a free one, not among @have
+ * (bit mask). Return: index below META_WINDOWS, -EBUSY */
+int meta_window(struct meta *m, int32_t pid, uint64_t base, uint32_t have);
 
-/** meta_window_forget() - it is unmapped */
+/** meta_window_forget() - it is unmapped. Its application does so itself if there is no
+ * agent: @have of meta_window() are those that this one still serves */
 void meta_window_forget(struct meta *m, int at);
 
 /** meta_awaited() - how many mappings of processes that live are not among @have (bit

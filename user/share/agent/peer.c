@@ -329,7 +329,7 @@ bool peer_resuming(const struct peer *p)
 
 int peer_attach(struct peer *p, const struct window_app *app, int32_t pid)
 {
-	int at = meta_window(p->meta, pid, app->base), err;
+	int at = meta_window(p->meta, pid, app->base, p->clients), err;
 
 	if (at < 0)
 		return at;

@@ -119,6 +119,8 @@ static int attach(struct ghostmem_region *r)
 			   (int)r->lease_ms + LIB_GRACE_MS);
 
 	gm_key_wipe(&m.key);
+	if (!err)
+		r->window = m.window;
 	return err;
 }
 
@@ -168,6 +170,7 @@ static int region_create(struct ghostmem *g, const struct local_msg *m,
 	memcpy(r->node, m->node, sizeof(r->node));
 	memcpy(r->addr, m->addr, sizeof(r->addr));
 	r->uffd = r->gone = -1;
+	r->window = META_WINDOWS;
 	r->memfd = fds[0];
 	r->meta = nfds > 1 ? fds[1] : -1;
 	if (nfds > 2)
@@ -296,10 +299,25 @@ int lib_refresh(struct ghostmem_region *r, int timeout_ms)
 	return 0;
 }
 
+/* No agent has heard that the window is gone. The next one waits for all that it finds in
+ * the meta. */
+static void forget_window(const struct ghostmem_region *r)
+{
+	const int32_t none = 0;
+	size_t at = offsetof(struct meta_hdr, windows) +
+		    r->window * sizeof(struct meta_window) +
+		    offsetof(struct meta_window, pid);
+
+	if (r->window < META_WINDOWS &&
+	    pwrite(r->meta, &none, sizeof(none), (off_t)at) != sizeof(none))
+		return; /* then it waits for us to end, or for a lease */
+}
+
 void ghostmem_release(struct ghostmem_region *r)
 {
 	struct ghostmem_region **p;
 	struct local_msg m = { .op = LOCAL_DETACH };
+	int err = -ECHILD;
 
 	if (!r)
 		return;
@@ -314,8 +332,10 @@ void ghostmem_release(struct ghostmem_region *r)
 	if (r->base) {
 		lib_unmap(r);
 		if (r->g->generation == lib_generation)
-			lib_call(r->g, &m, NULL, 0, NULL, NULL,
-				 (int)r->lease_ms + LIB_GRACE_MS);
+			err = lib_call(r->g, &m, NULL, 0, NULL, NULL,
+				       (int)r->lease_ms + LIB_GRACE_MS);
+		if (err == -ECONNRESET || err == -ETIMEDOUT)
+			forget_window(r);
 	}
 	region_free(r);
 }

@@ -56,6 +56,7 @@ struct ghostmem_region {
 	int uffd, memfd, meta;
 	int gone; /* empty file over the end of which dead windows lie; -1: none yet */
 	unsigned int lacks;	      /* WINDOW_NO_* */
+	unsigned int window;	      /* its place in the meta; META_WINDOWS: none */
 	const struct meta_hdr *state; /* what the agent says of it; NULL: not mapped */
 	bool resumed;		      /* with an agent that came back; keeper */
 	uint32_t lease_ms;

@@ -377,6 +377,7 @@ static int resume(struct ghostmem *g, struct ghostmem_region *r, int sock, int m
 	r->lease_ms = m.lease_ms;
 	r->owner = m.flags & LOCAL_OWNER;
 	pthread_mutex_unlock(&r->lock);
+	r->window = m.window;
 	r->resumed = true;
 	return 0;
 }
