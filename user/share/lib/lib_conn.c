@@ -303,26 +303,34 @@ int lib_conn_flush(struct lib_conn *c)
 	return err ? fail(c, err) : 0;
 }
 
+static struct pending *next_pending(struct lib_conn *c)
+{
+	return &c->pending[(c->seq + 1) % LIB_DEPTH];
+}
+
 int lib_conn_submit(struct lib_conn *c, const struct lib_req *q)
 {
-	struct pending *p = &c->pending[(c->seq + 1) % LIB_DEPTH];
-	struct gm_hdr h = {
-		.op = q->op,
-		.len = q->op == GM_OP_PUT ? q->size : 0,
-		.session = c->session,
-		.bus = q->bus,
-		.size = q->size,
-		.key_id = c->key_id,
-		.epoch = c->epoch,
-		.arg = q->arg,
-		.arg2 = q->arg2,
-	};
+	struct pending *p;
+	struct gm_hdr h;
 
-	while (!c->err && (p->seq || (c->n && c->bytes + q->size > LIB_INFLIGHT)))
+	/* What waits for the next owner goes there first. A reap may end with another
+	 * connection, which counts anew. */
+	while (!c->err && (c->nredo || next_pending(c)->seq ||
+			   (c->n && c->bytes + q->size > LIB_INFLIGHT)))
 		lib_conn_reap(c);
 	if (c->err)
 		return c->err;
-	h.seq = ++c->seq;
+	p = next_pending(c);
+	h = (struct gm_hdr){ .op = q->op,
+			     .len = q->op == GM_OP_PUT ? q->size : 0,
+			     .seq = ++c->seq,
+			     .session = c->session,
+			     .bus = q->bus,
+			     .size = q->size,
+			     .key_id = c->key_id,
+			     .epoch = c->epoch,
+			     .arg = q->arg,
+			     .arg2 = q->arg2 };
 	if (c->tx_fill == sizeof(c->tx) && lib_conn_flush(c))
 		return c->err;
 	gm_hdr_encode(&h, c->tx + c->tx_fill);

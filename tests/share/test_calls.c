@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * calls: what the library makes of owners that move, fall silent, hang up. A thread plays
+ * this node's agent, and both nodes that own the region by turns: each epoch the other
+ * one. A test's rule says what becomes of each request.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include <endian.h>
+#include <cmocka.h>
+
+#include "../../user/share/ghostmem.h"
+#include "../../user/share/local.h"
+#include "../../user/share/net.h"
+#include "../../user/share/share_wire.h"
+
+#define MIB	 (1u << 20)
+#define SIZE	 (20u * MIB)
+#define LEASE_MS 500
+#define CONNS	 16
+#define WAIT_MS	 10000
+
+enum { DO, SILENT = 1, HANG_UP, DO_AND_HANG_UP }; /* or -errno: refused */
+
+/* A test sets it up before it imports the region, and looks at it after look(). */
+static struct {
+	pthread_mutex_t lock;
+	int (*rule)(const struct gm_hdr *h);
+	uint32_t epoch, lease_ms, page_shift;
+	unsigned int requests, done;
+	uint8_t *memory;
+	uint64_t client, atomics, old; /* one client is enough */
+} w = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+/* What the thread has done so far is to be seen. */
+static void look(void)
+{
+	pthread_mutex_lock(&w.lock);
+	pthread_mutex_unlock(&w.lock);
+}
+
+static char dir[] = "/tmp/test_calls.XXXXXX", agent_path[64], addr[2][64];
+static uint8_t payload[2 * MIB];
+
+struct conn {
+	struct net_conn nc; /* fd -1: none */
+	unsigned int owner;
+	uint64_t client;
+};
+
+static int reply(struct conn *c, const struct gm_hdr *req, int status, uint64_t arg,
+		 const void *data, uint32_t len)
+{
+	struct gm_hdr h = *req;
+	uint8_t raw[GM_HDR_SIZE];
+	struct iovec iov[2] = { { raw, sizeof(raw) }, { (void *)data, len } };
+
+	h.flags = GM_F_REPLY;
+	h.status = status;
+	h.session = c->owner + 1;
+	h.len = len;
+	h.arg = arg;
+	if (h.op == GM_OP_ATTACH) {
+		h.epoch = w.epoch;
+		h.flags |= c->client == w.client ? GM_F_SHARED : 0;
+	}
+	gm_hdr_encode(&h, raw);
+	return net_send_all(&c->nc, iov, len ? 2 : 1, WAIT_MS);
+}
+
+static int attach(struct conn *c, const struct gm_hdr *h)
+{
+	struct gm_attached was;
+
+	if (c->owner != w.epoch % 2)
+		return reply(c, h, -EREMCHG, w.epoch, NULL, 0);
+	if (!w.client)
+		w.client = c->client;
+	was.done = htole64(w.atomics);
+	was.old = htole64(w.old);
+	return reply(c, h, 0, SIZE, &was, sizeof(was));
+}
+
+static uint64_t atomic(const struct gm_hdr *h, uint64_t *word)
+{
+	w.old = *word;
+	w.atomics++;
+	if (h->op == GM_OP_FADD)
+		*word += h->arg;
+	else if (h->op == GM_OP_SWAP || *word == h->arg2)
+		*word = h->arg;
+	return w.old;
+}
+
+static int access_memory(struct conn *c, const struct gm_hdr *h)
+{
+	uint8_t *p = w.memory + (h->bus - GM_BUS_MIN);
+	int what = c->owner == w.epoch % 2 ? w.rule ? w.rule(h) : DO : -EREMCHG;
+
+	w.requests++;
+	if (what == SILENT)
+		return 0;
+	if (what == HANG_UP)
+		return -ECONNRESET;
+	if (what < 0)
+		return reply(c, h, what, w.epoch, NULL, 0);
+	w.done++;
+	if (h->op == GM_OP_PUT)
+		memcpy(p, payload, h->size);
+	else if (h->op != GM_OP_GET)
+		atomic(h, (uint64_t *)p);
+	if (what == DO_AND_HANG_UP)
+		return -ECONNRESET;
+	if (h->op == GM_OP_GET)
+		return reply(c, h, 0, 0, p, h->size);
+	return reply(c, h, 0, h->op == GM_OP_PUT ? 0 : w.old, NULL, 0);
+}
+
+static int message(struct conn *c)
+{
+	uint8_t raw[GM_HDR_SIZE];
+	struct gm_hello hello;
+	struct gm_hdr h;
+	int err = net_recv_all(&c->nc, raw, sizeof(raw), WAIT_MS);
+
+	if (!err)
+		err = gm_hdr_decode(raw, &h);
+	if (!err && h.len)
+		err = net_recv_all(&c->nc, payload, h.len, WAIT_MS);
+	if (err)
+		return err;
+	switch (h.op) {
+	case GM_OP_HELLO:
+		memcpy(&hello, payload, sizeof(hello));
+		c->client = hello.incarnation;
+		return reply(c, &h, 0, w.lease_ms, payload, GM_NONCE_SIZE);
+	case GM_OP_ATTACH: return attach(c, &h);
+	case GM_OP_FENCE: return reply(c, &h, 0, 0, NULL, 0);
+	default: return access_memory(c, &h);
+	}
+}
+
+/* IMPORT, the one thing that an agent is asked here. Return: 1, or it is closed */
+static int local(int sock)
+{
+	int fds[LOCAL_FDS], n, got, memfd;
+	struct local_msg m;
+
+	got = local_recv(sock, &m, fds, &n);
+	if (got != 1)
+		return got;
+	memfd = memfd_create("test_calls", MFD_CLOEXEC);
+	m.bus = GM_BUS_MIN;
+	m.size = SIZE;
+	m.page_shift = (uint8_t)w.page_shift;
+	m.epoch = w.epoch;
+	m.lease_ms = w.lease_ms;
+	strcpy(m.node, "n1");
+	strcpy(m.addr, addr[w.epoch % 2]);
+	local_send(sock, &m, &memfd, 1);
+	close(memfd);
+	return 1;
+}
+
+static int local_listen(void)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	strcpy(sun.sun_path, agent_path);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&sun, sizeof(sun)) || listen(fd, 8))
+		abort();
+	return fd;
+}
+
+static struct {
+	int agent, app, owner[2], end[2];
+	struct conn conns[CONNS];
+	pthread_t thread;
+} net;
+
+static void *serve(void *arg)
+{
+	for (;;) {
+		struct pollfd p[5 + CONNS] = { { net.end[0], POLLIN, 0 },
+					       { net.agent, POLLIN, 0 },
+					       { net.app, POLLIN, 0 },
+					       { net.owner[0], POLLIN, 0 },
+					       { net.owner[1], POLLIN, 0 } };
+
+		for (int i = 0; i < CONNS; i++)
+			p[5 + i] = (struct pollfd){ net.conns[i].nc.fd, POLLIN, 0 };
+		poll(p, 5 + CONNS, -1);
+		if (p[0].revents)
+			return NULL;
+		if (p[1].revents)
+			net.app = accept4(net.agent, NULL, NULL, SOCK_CLOEXEC);
+		else if (p[2].revents && local(net.app) != 1) {
+			close(net.app);
+			net.app = -1;
+		}
+		for (int i = 0; i < CONNS; i++) {
+			struct conn *c = &net.conns[i];
+			unsigned int o = p[3].revents ? 0 : 1;
+
+			if (p[5 + i].revents) {
+				pthread_mutex_lock(&w.lock);
+				if (message(c))
+					net_close(&c->nc);
+				pthread_mutex_unlock(&w.lock);
+			}
+			if (c->nc.fd >= 0 || !p[3 + o].revents)
+				continue;
+			p[3 + o].revents = 0;
+			if (net_accept(net.owner[o], addr[o], NULL, &c->nc))
+				c->nc.fd = -1;
+			c->owner = o;
+		}
+	}
+}
+
+/* A region of the world that the test has set up. */
+static struct ghostmem_region *begin(struct ghostmem **g)
+{
+	struct ghostmem_import in = {
+		.name = "r", .key = "k", .key_len = 1, .flags = GHOSTMEM_NO_MAP
+	};
+	struct ghostmem_region *r;
+	sigset_t every, old;
+
+	w.epoch = w.epoch ? w.epoch : 1;
+	w.lease_ms = w.lease_ms ? w.lease_ms : LEASE_MS;
+	w.page_shift = w.page_shift ? w.page_shift : GM_PAGE_SHIFT;
+	w.memory = calloc(1, SIZE);
+	assert_non_null(w.memory);
+	assert_int_equal(pipe(net.end), 0);
+	net.agent = local_listen();
+	net.app = -1;
+	for (int i = 0; i < 2; i++)
+		net.owner[i] = net_listen(addr[i]);
+	for (int i = 0; i < CONNS; i++)
+		net.conns[i].nc.fd = -1;
+	sigfillset(&every);
+	pthread_sigmask(SIG_SETMASK, &every, &old);
+	assert_int_equal(pthread_create(&net.thread, NULL, serve, NULL), 0);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	assert_int_equal(ghostmem_open(agent_path, g), 0);
+	assert_int_equal(ghostmem_import(*g, &in, &r), 0);
+	return r;
+}
+
+static void end(struct ghostmem *g)
+{
+	ghostmem_close(g);
+	assert_int_equal(write(net.end[1], "", 1), 1);
+	pthread_join(net.thread, NULL);
+	for (int i = 0; i < CONNS; i++)
+		net_close(&net.conns[i].nc);
+	if (net.app >= 0)
+		close(net.app);
+	close(net.agent);
+	for (int i = 0; i < 2; i++) {
+		close(net.owner[i]);
+		close(net.end[i]);
+		unlink(addr[i] + strlen("unix:"));
+	}
+	unlink(agent_path);
+	free(w.memory);
+	memset((uint8_t *)&w + sizeof(w.lock), 0, sizeof(w) - sizeof(w.lock));
+}
+
+/* ---- the region moves under a call ------------------------------------------------ */
+
+#define MOVE_EVERY 40
+
+static int move_often(const struct gm_hdr *h)
+{
+	if (!w.done || w.done % MOVE_EVERY)
+		return DO;
+	w.done++;
+	w.epoch++;
+	return -EREMCHG;
+}
+
+/* More is refused, in all, than can be under way; some of it more than once. */
+static void test_moves(void **state)
+{
+	static uint8_t small[200][32];
+	struct ghostmem_vec v[200];
+	uint8_t *a = malloc(SIZE), *b = calloc(1, SIZE);
+	struct ghostmem_region *r;
+	struct ghostmem *g;
+
+	assert_true(a && b);
+	for (size_t i = 0; i < SIZE; i++)
+		a[i] = (uint8_t)(i * 2654435761u >> 22);
+	w.rule = move_often;
+	r = begin(&g);
+	assert_int_equal(ghostmem_put(r, 0, a, SIZE), 0);
+	look();
+	assert_memory_equal(w.memory, a, SIZE);
+	assert_int_equal(ghostmem_get(r, 0, b, SIZE), 0);
+	assert_memory_equal(a, b, SIZE);
+	for (unsigned int i = 0; i < 200; i++) {
+		memset(small[i], (int)i + 1, sizeof(small[i]));
+		v[i] = (struct ghostmem_vec){ 8192 + i * 5000, small[i], 32 };
+	}
+	assert_int_equal(ghostmem_putv(r, v, 200), 0);
+	look();
+	for (unsigned int i = 0; i < 200; i++)
+		assert_memory_equal(w.memory + v[i].off, small[i], 32);
+	memset(small, 0, sizeof(small));
+	assert_int_equal(ghostmem_getv(r, v, 200), 0);
+	look();
+	for (unsigned int i = 0; i < 200; i++)
+		assert_memory_equal(w.memory + v[i].off, small[i], 32);
+	assert_true(w.epoch > 10);
+	end(g);
+	free(a);
+	free(b);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_moves),
+	};
+	int rc;
+
+	if (!mkdtemp(dir))
+		return 1;
+	snprintf(agent_path, sizeof(agent_path), "%s/agent", dir);
+	for (int i = 0; i < 2; i++)
+		snprintf(addr[i], sizeof(addr[i]), "unix:%s/owner%d", dir, i);
+	rc = cmocka_run_group_tests(tests, NULL, NULL);
+	return rmdir(dir) ? 1 : rc;
+}
