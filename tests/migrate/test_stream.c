@@ -11,11 +11,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "../../user/lib/clock.h"
 #include "../../user/lib/log.h"
 #include "../../vm-migrate/stream/receiver.h"
+#include "../../vm-migrate/stream/sender.h"
 #include "machine.h"
 
 #define CONFIG "{\"machine\":\"test\"}"
@@ -291,13 +294,86 @@ static void test_gone(void **state)
 	twin_fini(&t.twin);
 }
 
+/* ---- a source that has nothing to send ------------------------------------------------ */
+
+#define WORDS 600U
+
+struct quiet {
+	struct chan *c; /* the destination's */
+	uint32_t seq;
+	bool beats;
+	uint64_t deadline;
+};
+
+/* Pages of zeros, which the destination has. It takes long, until something comes there. */
+static int find_slowly(void *arg, uint64_t w, uint64_t *known)
+{
+	struct quiet *q = arg;
+	struct wire_head h;
+	void *payload;
+	const char *why;
+
+	*known = w + 1;
+	if (q->beats || clock_ns() > q->deadline || chan_wait(q->c, 10) != 1)
+		return 0;
+	assert_int_equal(receiver_head(q->c, q->seq++, &h, &payload, &why), 0);
+	assert_int_equal(h.type, WIRE_KEEPALIVE);
+	q->beats = true;
+	return 0;
+}
+
+static void test_keepalive(void **state)
+{
+	struct quiet q = { .deadline = clock_ns() + 5000000000ULL };
+	struct sender_conf conf = { .streams = 1, .find = find_slowly, .find_arg = &q };
+	char uri[2][CHAN_URI_MAX];
+	struct sender_stats st;
+	uint64_t bitmap[WORDS + 1];
+	struct dirty_set *set;
+	struct digest digest;
+	struct sender *s;
+	uint32_t seq = 0;
+	struct chan *c;
+	struct ram ram;
+	int pair[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	for (unsigned int i = 0; i < 2; i++)
+		snprintf(uri[i], sizeof(uri[i]), "fd:%d", pair[i]);
+	assert_int_equal(chan_connect(uri[0], NULL, 1000, NULL, &c), 0);
+	assert_int_equal(chan_connect(uri[1], NULL, 1000, NULL, &q.c), 0);
+	ram_init(&ram);
+	assert_int_equal(ram_add(&ram, 0, WORDS * 64ULL * RAM_PAGE_SIZE, 0), 0);
+	assert_int_equal(dirty_set_create(&ram, &set), 0);
+	assert_int_equal(digest_init(&digest, ram.pages), 0);
+	conf.ram = &ram;
+	conf.dirty = set;
+	conf.digest = &digest;
+	conf.chan = &c;
+	conf.seq = &seq;
+	assert_int_equal(sender_create(&conf, &s), 0);
+	memset(bitmap, 0xff, sizeof(bitmap));
+	assert_int_equal(sender_round(s, bitmap), 0);
+	sender_stats(s, &st);
+	assert_int_equal(st.same_pages, WORDS * 64);
+	assert_true(q.beats);
+	sender_destroy(s);
+	dirty_set_destroy(set);
+	digest_fini(&digest);
+	ram_fini(&ram);
+	chan_close(c);
+	chan_close(q.c);
+	close(pair[0]);
+	close(pair[1]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_not_a_stream), cmocka_unit_test(test_hello),
 		cmocka_unit_test(test_lengths),	     cmocka_unit_test(test_pages),
 		cmocka_unit_test(test_zstd),	     cmocka_unit_test(test_order),
-		cmocka_unit_test(test_gone),
+		cmocka_unit_test(test_gone),	     cmocka_unit_test(test_keepalive),
 	};
 
 	log_set_level(LOG_LVL_ERROR);

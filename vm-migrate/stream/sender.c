@@ -36,6 +36,7 @@ struct stream {
 	bool running;
 	struct frames frames; /* the stream's lock is in it */
 	uint64_t done;	      /* generation */
+	uint64_t wrote_ns;    /* its thread, last, in the round that runs */
 	_Atomic uint64_t left;
 };
 
@@ -109,10 +110,24 @@ static bool pay(struct sender *s, uint64_t bytes)
 	return ok;
 }
 
+/* In a round that sends nothing the peer must not take us for dead. */
+static int beat(struct stream *st)
+{
+	int err;
+
+	if (st->index || clock_ns() - st->wrote_ns < KEEPALIVE_MS * 1000000ULL)
+		return 0;
+	err = frames_control(&st->frames, WIRE_KEEPALIVE, 0, NULL, 0);
+	if (err)
+		fail(st, err, chan_error());
+	st->wrote_ns = clock_ns();
+	return err;
+}
+
 static void limit(struct stream *st, uint64_t bytes)
 {
 	struct sender *s = st->s;
-	uint64_t began = 0, beat = 0;
+	uint64_t began = 0;
 
 	if (atomic_load(&s->still))
 		return;
@@ -122,13 +137,9 @@ static void limit(struct stream *st, uint64_t bytes)
 
 		pthread_mutex_unlock(&s->limit_lock);
 		if (!began)
-			beat = began = clock_ns();
+			began = clock_ns();
 		nanosleep(&slice, NULL);
-		/* Low limits: the peer must not take us for dead. */
-		if (!st->index && clock_ns() - beat > KEEPALIVE_MS * 1000000ULL) {
-			frames_control(&st->frames, WIRE_KEEPALIVE, 0, NULL, 0);
-			beat = clock_ns();
-		}
+		beat(st);
 		pthread_mutex_lock(&s->limit_lock);
 	}
 	if (began)
@@ -148,6 +159,8 @@ static int flush(struct stream *st)
 	err = frames_flush(&st->frames);
 	if (err)
 		fail(st, err, chan_error());
+	else if (bytes)
+		st->wrote_ns = clock_ns();
 	return err;
 }
 
@@ -254,10 +267,13 @@ static int find(struct stream *st, uint64_t to, uint64_t *known)
 	const struct sender_conf *c = &st->s->conf;
 	int err = 0;
 
-	while (*known < to && !err)
+	while (*known < to && !err) {
 		err = c->find(c->find_arg, *known, known);
-	if (err)
-		fail(st, err, "holes of the RAM are not found");
+		if (err)
+			fail(st, err, "holes of the RAM are not found");
+		else
+			err = beat(st);
+	}
 	return err;
 }
 
@@ -268,6 +284,7 @@ static int walk(struct stream *st, uint64_t *bitmap, uint64_t generation)
 	uint64_t known = finds ? 0 : UINT64_MAX;
 	int err = 0;
 
+	st->wrote_ns = clock_ns();
 	atomic_store_explicit(&st->left,
 			      finds ? st->s->conf.find_pages / st->s->conf.streams
 				    : count_todo(st, bitmap, generation),
@@ -294,6 +311,8 @@ static int walk(struct stream *st, uint64_t *bitmap, uint64_t generation)
 							     : find(st, to, &known);
 			if (!err)
 				err = send_batch(st, w, to, bitmap, generation);
+			if (!err)
+				err = beat(st);
 			w = to;
 		}
 	}

@@ -10,7 +10,7 @@
  * so that what was never mapped here takes no page faults.
  *
  * create, round, end, control, destroy: engine thread. stats, limit and cancel: any
- * thread. While no round runs, stream 0's thread sends KEEPALIVE every second.
+ * thread. Stream 0's thread sends KEEPALIVE when it has sent nothing for a second.
  */
 #ifndef VMM_SENDER_H
 #define VMM_SENDER_H

@@ -73,7 +73,7 @@ static inline uint64_t frames_bytes(const struct frames *f)
 /** frames_flush() - Return: 0, -errno of chan_write() */
 int frames_flush(struct frames *f);
 
-/** frames_control() - one frame at once; nothing is gathered, or another thread calls */
+/** frames_control() - one frame at once, before what is gathered; any thread */
 int frames_control(struct frames *f, enum wire_type type, uint64_t arg,
 		   const void *payload, uint32_t len);
 
