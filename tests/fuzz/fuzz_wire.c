@@ -196,7 +196,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (chan_connect(uri, NULL, 100, NULL, &c))
 		abort();
 	close(pair[0]);
-	if (!receiver_head(c, 0, &h, &payload, &why)) {
+	if (!receiver_head(c, 0, ~WIRE_BIT(WIRE_PAGES), &h, &payload, &why)) {
 		if (h.type == WIRE_HELLO)
 			wire_hello_check(payload, h.len, &why);
 		receive(c);

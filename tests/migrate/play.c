@@ -118,7 +118,9 @@ static int serve(struct play *p)
 	int err;
 
 	for (p->seq = 0; p->seq < 2; p->seq++) { /* HELLO, CONFIG */
-		err = receiver_head(p->chan, p->seq, &h, &payload, &why);
+		err = receiver_head(p->chan, p->seq,
+				    WIRE_BIT(p->seq ? WIRE_CONFIG : WIRE_HELLO), &h,
+				    &payload, &why);
 		if (!err && h.type == WIRE_HELLO)
 			err = take_shape(p, payload);
 		if (err)

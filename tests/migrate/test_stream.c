@@ -4,6 +4,7 @@
  * that does: the other side is played here, frame by frame, over real sockets.
  */
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -87,7 +88,7 @@ static void greet(struct talk *t)
 	begin(t);
 	send_good(t, WIRE_HELLO, 0, &usual, sizeof(usual));
 	send_good(t, WIRE_CONFIG, 0, CONFIG, sizeof(CONFIG) - 1);
-	assert_int_equal(receiver_head(t->c, 0, &h, &payload, &why), 0);
+	assert_int_equal(receiver_head(t->c, 0, ~0U, &h, &payload, &why), 0);
 	assert_int_equal(h.type, WIRE_READY);
 	t->ready = 1;
 }
@@ -106,7 +107,7 @@ static void refused(struct talk *t, const char *says)
 	do {
 		free(payload);
 		payload = NULL;
-		err = receiver_head(t->c, seq++, &h, &payload, &why);
+		err = receiver_head(t->c, seq++, ~0U, &h, &payload, &why);
 	} while (!err && h.type != WIRE_ERROR);
 	if (err || h.type != WIRE_ERROR)
 		fail_msg("no ERROR but %d %s", err, why);
@@ -144,7 +145,60 @@ static void test_not_a_stream(void **state)
 	refused(&t, "checksum");
 	begin(&t);
 	send_good(&t, WIRE_CONFIG, 0, CONFIG, 4);
-	refused(&t, "not HELLO");
+	refused(&t, "wrong time");
+}
+
+/* Before HELLO nothing is read that a header promises. */
+static void test_promised(void **state)
+{
+	struct wire_head h;
+	struct talk t;
+
+	begin(&t);
+	wire_head_init(&h, WIRE_STATE, 0, 0);
+	wire_seal(&h, 0, STATE_MAX_BYTES, 0);
+	send_raw(&t, &h, sizeof(h));
+	refused(&t, "wrong time");
+}
+
+/* Whoever says HELLO a byte at a time does not keep the destination for himself, ... */
+static void test_trickle(void **state)
+{
+	const uint64_t deadline = clock_ns() + 20000000000ULL;
+	struct incoming_status st = { 0 };
+	struct wire_head h;
+	struct talk t;
+
+	begin(&t);
+	wire_head_init(&h, WIRE_HELLO, 0, 0);
+	wire_seal(&h, 0, sizeof(usual), wire_sum(&usual, sizeof(usual)));
+	for (size_t i = 0; i < sizeof(h) && !st.failures && clock_ns() < deadline; i++) {
+		send_raw(&t, (uint8_t *)&h + i, 1);
+		poll(NULL, 0, 400);
+		incoming_status(t.twin.in, &st);
+	}
+	assert_int_equal(st.failures, 1);
+	assert_true(clock_ns() < deadline);
+	refused(&t, "not answer");
+}
+
+/* ... nor from being told to stop. */
+static void test_trickle_cancel(void **state)
+{
+	uint64_t began = clock_ns();
+	struct talk t;
+
+	begin(&t);
+	send_raw(&t, &usual, 5);
+	while (chan_unsent(t.c) && clock_ns() - began < 10000000000ULL)
+		poll(NULL, 0, 1);
+	assert_int_equal(chan_unsent(t.c), 0); /* read */
+	began = clock_ns();
+	incoming_cancel(t.twin.in);
+	assert_int_equal(twin_join(&t.twin), -ECANCELED);
+	assert_true(clock_ns() - began < 4000000000ULL);
+	chan_close(t.c);
+	twin_fini(&t.twin);
 }
 
 static void test_hello(void **state)
@@ -163,7 +217,7 @@ static void test_hello(void **state)
 	begin(&t);
 	send_good(&t, WIRE_HELLO, 0, &usual, sizeof(usual));
 	send_good(&t, WIRE_STATE, 0, "", 0);
-	refused(&t, "CONFIG is missing");
+	refused(&t, "wrong time");
 }
 
 static void test_lengths(void **state)
@@ -316,7 +370,7 @@ static int find_slowly(void *arg, uint64_t w, uint64_t *known)
 	*known = w + 1;
 	if (q->beats || clock_ns() > q->deadline || chan_wait(q->c, 10) != 1)
 		return 0;
-	assert_int_equal(receiver_head(q->c, q->seq++, &h, &payload, &why), 0);
+	assert_int_equal(receiver_head(q->c, q->seq++, ~0U, &h, &payload, &why), 0);
 	assert_int_equal(h.type, WIRE_KEEPALIVE);
 	q->beats = true;
 	return 0;
@@ -370,10 +424,12 @@ static void test_keepalive(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_not_a_stream), cmocka_unit_test(test_hello),
-		cmocka_unit_test(test_lengths),	     cmocka_unit_test(test_pages),
-		cmocka_unit_test(test_zstd),	     cmocka_unit_test(test_order),
-		cmocka_unit_test(test_gone),	     cmocka_unit_test(test_keepalive),
+		cmocka_unit_test(test_not_a_stream),   cmocka_unit_test(test_hello),
+		cmocka_unit_test(test_lengths),	       cmocka_unit_test(test_pages),
+		cmocka_unit_test(test_zstd),	       cmocka_unit_test(test_order),
+		cmocka_unit_test(test_gone),	       cmocka_unit_test(test_keepalive),
+		cmocka_unit_test(test_promised),       cmocka_unit_test(test_trickle),
+		cmocka_unit_test(test_trickle_cancel),
 	};
 
 	log_set_level(LOG_LVL_ERROR);

@@ -22,10 +22,10 @@
 #include "../fault.h"
 #include "incoming.h"
 
-#define SETUP_MS 10000 /* for all streams of a migration to come */
-#define SLICE_MS 50    /* to look whether the source is still there */
-#define HEAD_MS	 5000  /* for HELLO and CONFIG */
-#define DRAIN_MS 1000  /* for the source to read why it failed */
+#define SETUP_MS 10000	       /* for all streams of a migration to come */
+#define SLICE_MS 50	       /* to look whether the source is still there */
+#define HEAD_NS	 5000000000ULL /* for HELLO, and for CONFIG */
+#define DRAIN_MS 1000	       /* for the source to read why it failed */
 
 struct incoming {
 	struct incoming_conf conf;
@@ -39,6 +39,7 @@ struct incoming {
 	struct incoming_status status;
 	struct receiver *receiver;
 	struct chan *chan[WIRE_MAX_STREAMS];
+	struct chan *greeting; /* has not said HELLO yet */
 };
 
 /* One migration */
@@ -106,13 +107,26 @@ static int await_connection(struct incoming *in, int timeout_ms)
 	return n < 0 ? -errno : n > 0;
 }
 
-static void publish(struct incoming *in, unsigned int i, struct chan *c)
+/* In @slot of @in, from where a cancel shuts it down */
+static void publish(struct incoming *in, struct chan **slot, struct chan *c)
 {
 	pthread_mutex_lock(&in->lock);
-	in->chan[i] = c;
+	*slot = c;
 	if (c && atomic_load(&in->cancelled))
 		chan_shutdown(c);
 	pthread_mutex_unlock(&in->lock);
+}
+
+/* As receiver_head(), in its time */
+static int head(struct chan *c, uint32_t seq, enum wire_type type, struct wire_head *h,
+		void **payload, const char **why)
+{
+	int err;
+
+	chan_set_read_deadline(c, clock_ns() + HEAD_NS);
+	err = receiver_head(c, seq, WIRE_BIT(type), h, payload, why);
+	chan_set_read_deadline(c, 0);
+	return err;
 }
 
 /*
@@ -132,13 +146,10 @@ static int greet(struct incoming *in, struct chan **chan, struct wire_hello **he
 		snprintf(why, why_len, "%s", chan_error());
 		return err == -ETIMEDOUT || err == -ECONNABORTED ? -EAGAIN : err;
 	}
-	chan_set_read_timeout(*chan, HEAD_MS);
-	err = receiver_head(*chan, 0, &h, (void **)hello, &text);
-	if (!err && h.type != WIRE_HELLO) {
-		free(*hello);
-		err = -EBADMSG;
-		text = "the first frame is not HELLO";
-	} else if (!err) {
+	publish(in, &in->greeting, *chan);
+	err = head(*chan, 0, WIRE_HELLO, &h, (void **)hello, &text);
+	publish(in, &in->greeting, NULL);
+	if (!err) {
 		err = wire_hello_check(*hello, h.len, &text);
 		if (err)
 			free(*hello);
@@ -167,7 +178,7 @@ static int first_stream(struct serving *s)
 	struct chan *c;
 	int err = greet(s->in, &c, &hello, s->why, sizeof(s->why));
 
-	publish(s->in, 0, c);
+	publish(s->in, &s->in->chan[0], c);
 	if (err)
 		return err;
 	s->seq[0] = 1;
@@ -206,14 +217,12 @@ static int more_streams(struct serving *s)
 		    hello->streams != s->streams || s->in->chan[hello->stream]) {
 			chan_close(c);
 		} else {
-			publish(s->in, hello->stream, c);
+			publish(s->in, &s->in->chan[hello->stream], c);
 			s->seq[hello->stream] = 1;
 			have++;
 		}
 		free(hello);
 	}
-	for (unsigned int i = 0; i < s->streams; i++)
-		chan_set_read_timeout(s->in->chan[i], 0);
 	return 0;
 }
 
@@ -238,14 +247,13 @@ static int prepare(struct serving *s)
 	char *config = NULL, why[200] = "";
 	int err;
 
-	chan_set_read_timeout(in->chan[0], HEAD_MS);
-	err = receiver_head(in->chan[0], s->seq[0], &h, (void **)&config, &text);
+	err = head(in->chan[0], s->seq[0], WIRE_CONFIG, &h, (void **)&config, &text);
 	if (err)
 		return fail(s, err, "%s", text);
 	s->seq[0]++;
-	if (h.type != WIRE_CONFIG || strlen(config) != h.len) {
+	if (strlen(config) != h.len) {
 		free(config);
-		return fail(s, -EBADMSG, "CONFIG is missing");
+		return fail(s, -EBADMSG, "CONFIG is no text");
 	}
 	err = in->ops->prepare(in->vm, config, &s->want, &s->ram, why, sizeof(why));
 	free(config);
@@ -394,7 +402,7 @@ static void close_all(struct serving *s)
 
 	for (unsigned int i = 0; i < WIRE_MAX_STREAMS; i++) {
 		c = s->in->chan[i];
-		publish(s->in, i, NULL);
+		publish(s->in, &s->in->chan[i], NULL);
 		chan_close(c);
 	}
 }
@@ -508,6 +516,8 @@ void incoming_cancel(struct incoming *in)
 	for (unsigned int i = 0; i < WIRE_MAX_STREAMS; i++)
 		if (in->chan[i])
 			chan_shutdown(in->chan[i]);
+	if (in->greeting)
+		chan_shutdown(in->greeting);
 	if (in->receiver)
 		receiver_cancel(in->receiver);
 	pthread_mutex_unlock(&in->lock);

@@ -13,6 +13,10 @@
 #include "../stream/receiver.h"
 
 #define SLICE_MS 20 /* to look at "cancelled" */
+#define ANSWERS                                                                          \
+	(WIRE_BIT(WIRE_READY) | WIRE_BIT(WIRE_SYNC) | WIRE_BIT(WIRE_VERIFIED) |          \
+	 WIRE_BIT(WIRE_RUNNING) | WIRE_BIT(WIRE_ERROR) | WIRE_BIT(WIRE_CANCEL) |         \
+	 WIRE_BIT(WIRE_KEEPALIVE))
 
 /* ---- what it says ------------------------------------------------------------------ */
 
@@ -33,7 +37,6 @@ static int on_frame(struct peer *p, const struct wire_head *h, char *payload)
 	char why[WIRE_MAX_TEXT + 32];
 
 	switch (h->type) {
-	case WIRE_KEEPALIVE: return 0;
 	case WIRE_SYNC:
 	case WIRE_VERIFIED:
 	case WIRE_READY:
@@ -56,10 +59,7 @@ static int on_frame(struct peer *p, const struct wire_head *h, char *payload)
 		end(p, -EREMOTEIO, true, why);
 		return 1;
 	case WIRE_CANCEL: end(p, -ECANCELED, true, "the destination cancelled"); return 1;
-	default:
-		end(p, -EBADMSG, false,
-		    "the destination sent a frame that makes no sense");
-		return 1;
+	default: return 0; /* KEEPALIVE */
 	}
 }
 
@@ -84,7 +84,7 @@ static void *peer_main(void *arg)
 		struct wire_head h;
 		void *payload = NULL;
 		const char *why;
-		int err = receiver_head(p->chan[0], seq++, &h, &payload, &why);
+		int err = receiver_head(p->chan[0], seq++, ANSWERS, &h, &payload, &why);
 
 		if (err) {
 			if (err == -ENODATA || err == -EPIPE || err == -ECONNRESET)

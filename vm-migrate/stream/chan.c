@@ -27,6 +27,7 @@ struct chan {
 	struct tls_session *tls; /* NULL: none */
 	atomic_bool shut;
 	bool ended;
+	uint64_t deadline; /* of reads, 0: none. The socket does not block then */
 };
 
 struct chan_listener {
@@ -348,22 +349,30 @@ void chan_last_words(struct chan *c)
 		say_tls(-EACCES);
 }
 
+static ssize_t receive(struct chan *c, const struct iovec *iov, unsigned int n)
+{
+	ssize_t r;
+
+	if (c->tls) {
+		while (n > 1 && !iov->iov_len) {
+			iov++;
+			n--;
+		}
+		return tls_session_recv(c->tls, iov->iov_base, iov->iov_len);
+	}
+	r = readv(c->fd, iov, (int)n);
+	return r < 0 ? -errno : r;
+}
+
 ssize_t chan_readv(struct chan *c, const struct iovec *iov, unsigned int n)
 {
 	ssize_t r;
 
 	do {
-		if (c->tls) {
-			while (n > 1 && !iov->iov_len) {
-				iov++;
-				n--;
-			}
-			r = tls_session_recv(c->tls, iov->iov_base, iov->iov_len);
-		} else {
-			r = readv(c->fd, iov, (int)n);
-			if (r < 0)
-				r = -errno;
-		}
+		r = receive(c, iov, n);
+		if (r == -EAGAIN && c->deadline &&
+		    chan_socket_wait(c->fd, POLLIN, c->deadline, NULL) >= 0)
+			r = -EINTR;
 	} while (r == -EINTR);
 	if (!r)
 		r = -ENODATA;
@@ -390,6 +399,12 @@ int chan_read(struct chan *c, void *buf, size_t len)
 int chan_set_read_timeout(struct chan *c, int ms)
 {
 	return chan_socket_timeout(c->fd, SO_RCVTIMEO, ms);
+}
+
+int chan_set_read_deadline(struct chan *c, uint64_t ns)
+{
+	c->deadline = ns;
+	return chan_socket_block(c->fd, !ns);
 }
 
 int chan_set_write_timeout(struct chan *c, int ms)

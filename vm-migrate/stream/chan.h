@@ -97,6 +97,10 @@ ssize_t chan_readv(struct chan *c, const struct iovec *iov, unsigned int n);
  * none, as at first */
 int chan_set_read_timeout(struct chan *c, int ms);
 
+/** chan_set_read_deadline() - reads fail by -ETIMEDOUT at @ns of clock_ns(), however much
+ * trickles in until then; 0: none, as at first. Nobody writes meanwhile */
+int chan_set_read_deadline(struct chan *c, uint64_t ns);
+
 /** chan_set_write_timeout() - instead of CHAN_DEAD_MS */
 int chan_set_write_timeout(struct chan *c, int ms);
 

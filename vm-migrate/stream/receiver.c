@@ -288,9 +288,14 @@ static int on_text(struct stream *st, const struct wire_head *h, const char *tex
 /* A frame that is not about pages. */
 static int on_control(struct stream *st, const struct wire_head *h)
 {
+	const bool text = h->type == WIRE_ERROR || h->type == WIRE_CANCEL;
 	char *payload = NULL;
 	int err = 0;
 
+	if (!text && (st->index || (!st->ended && h->type != WIRE_STATE)))
+		return fail(st, -EBADMSG, "a frame at the wrong time");
+	if (!text && !st->ended)
+		return fail(st, -EBADMSG, "END is missing");
 	/* All that a header may ask for was bounded by wire_head_check(). */
 	if (h->len) {
 		payload = malloc(h->len);
@@ -302,12 +307,8 @@ static int on_control(struct stream *st, const struct wire_head *h)
 		err = fail(st, -EBADMSG, "checksum of a frame is wrong");
 	if (err)
 		goto out;
-	if (h->type == WIRE_ERROR || h->type == WIRE_CANCEL) {
+	if (text) {
 		err = on_text(st, h, payload);
-	} else if (st->index || (!st->ended && h->type != WIRE_STATE)) {
-		err = fail(st, -EBADMSG, "a frame at the wrong time");
-	} else if (!st->ended) {
-		err = fail(st, -EBADMSG, "END is missing");
 	} else {
 		err = await_ends(st->r);
 		if (!err)
@@ -480,8 +481,8 @@ void receiver_destroy(struct receiver *r)
 	free(r);
 }
 
-int receiver_head(struct chan *chan, uint32_t seq, struct wire_head *h, void **payload,
-		  const char **why)
+int receiver_head(struct chan *chan, uint32_t seq, uint32_t types, struct wire_head *h,
+		  void **payload, const char **why)
 {
 	char *p = NULL;
 	int err = chan_read(chan, h, sizeof(*h));
@@ -489,8 +490,8 @@ int receiver_head(struct chan *chan, uint32_t seq, struct wire_head *h, void **p
 	*why = chan_error();
 	if (!err)
 		err = wire_head_check(h, seq, why);
-	if (!err && h->type == WIRE_PAGES) {
-		*why = "pages at the wrong time";
+	if (!err && !(types & WIRE_BIT(h->type))) {
+		*why = "a frame at the wrong time";
 		err = -EBADMSG;
 	}
 	if (err)

@@ -61,13 +61,14 @@ void receiver_destroy(struct receiver *r);
 
 /**
  * receiver_head() - a header, before there is a receiver: HELLO and CONFIG
+ * @types:	WIRE_BIT()s that may come now, PAGES not among them; another's payload is not read
  * @payload:	set on success to h->len bytes and a NUL, for free(); NULL if there are
  * none
  * @why:	set on failure
  *
  * Return: 0, -errno: as chan_read() and wire_head_check()
  */
-int receiver_head(struct chan *chan, uint32_t seq, struct wire_head *h, void **payload,
-		  const char **why);
+int receiver_head(struct chan *chan, uint32_t seq, uint32_t types, struct wire_head *h,
+		  void **payload, const char **why);
 
 #endif

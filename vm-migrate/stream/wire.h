@@ -79,6 +79,7 @@ enum wire_type {
 		      streams */
 	WIRE_TYPES
 };
+#define WIRE_BIT(type) (1U << (type)) /* of a set of types */
 
 #define WIRE_F_ZSTD (1U << 0) /* the pages, not their hashes, are one zstd frame */
 
