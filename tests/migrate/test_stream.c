@@ -313,6 +313,10 @@ static void test_order(void **state)
 	greet(&t);
 	send_good(&t, WIRE_ERROR, 0, "out of luck", 11);
 	refused(&t, "the source says: out of luck");
+	/* Neither for a terminal nor for JSON */
+	greet(&t);
+	send_good(&t, WIRE_ERROR, 0, "out\033[2J \xff of", 12);
+	refused(&t, "the source says: out?[2J ? of");
 }
 
 /* Gone in the middle: undone, and the next one is served. */

@@ -20,6 +20,7 @@
 #include <zstd.h>
 
 #include "../fault.h"
+#include "../text.h"
 #include "receiver.h"
 
 #define AHEAD	16384 /* bytes read beyond what is asked for, at most */
@@ -282,7 +283,7 @@ static int on_text(struct stream *st, const struct wire_head *h, const char *tex
 		return -ECANCELED;
 	}
 	snprintf(why, sizeof(why), "the source says: %.*s", (int)h->len, text);
-	return fail(st, -EREMOTEIO, why);
+	return fail(st, -EREMOTEIO, text_clean(why));
 }
 
 /* A frame that is not about pages. */
