@@ -335,6 +335,7 @@ rates()
 	gives 0 '"ok":true' "$VMM" dirty-rate -c m --seconds 1 --interval 0.25 --json &&
 		tail -n 1 out | jq -e '.bytes_per_s > 1000000 and .ram_bytes > 60000000 and (.forecast | length) == 4' &&
 		gives 0 'written so far' "$VMM" dirty-rate -c m -s 0.5 -b 1G && grep -q 'dirty: .*/s' out &&
+		gives 2 'at most 5 s' "$VMM" dirty-rate -c m -s 20 --interval 10 &&
 		gives 3 '' "$VMM" dirty-rate -c nowhere && state m running && sound m
 }
 gn_check "dirty-rate of one that runs" rates

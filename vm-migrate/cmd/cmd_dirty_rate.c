@@ -275,6 +275,10 @@ static int run_dirty_rate(int argc, char **argv)
 			  RATE_MAX_INTERVALS);
 		return EXIT_USAGE;
 	}
+	if (control && interval_s > RATE_CONTROL_MAX_S) {
+		cmd_error("--interval of --control is at most %d s", RATE_CONTROL_MAX_S);
+		return EXIT_USAGE;
+	}
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGTERM, &sa, NULL);
 	if (control)

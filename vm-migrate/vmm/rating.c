@@ -6,7 +6,7 @@
  *	rate-take	an interval ends: what was written in it
  *	rate-stop	the curve; logging ends
  *
- * A client that forgets to stop makes the guest slower for IDLE_MS at most. Loop's
+ * A client that forgets to stop makes the guest slower for RATE_CONTROL_IDLE_MS at most. Loop's
  * thread.
  */
 #include <errno.h>
@@ -16,8 +16,6 @@
 
 #include "../rate/rate.h"
 #include "serve_int.h"
-
-#define IDLE_MS 10000
 
 struct rating {
 	struct dirty_set *set;
@@ -59,7 +57,7 @@ json_t *rating_start(struct serve *s)
 		return refuse(why);
 	}
 	r->begun = true;
-	serve_tick_every(s, IDLE_MS);
+	serve_tick_every(s, RATE_CONTROL_IDLE_MS);
 	return json_pack("{s:b, s:s}", "ok", 1, "method", r->report.method);
 }
 
@@ -70,12 +68,14 @@ json_t *rating_take(struct serve *s)
 	int err;
 
 	if (!r)
-		return refuse("nothing is measured; a migration may have ended it");
+		return refuse(
+			"nothing is measured; a migration or a long silence may have "
+			"ended it");
 	err = rate_step(&r->run);
 	if (err)
 		return refuse(err == -ENOSPC ? "enough was measured; stop"
 					     : strerror(-err));
-	serve_tick_every(s, IDLE_MS);
+	serve_tick_every(s, RATE_CONTROL_IDLE_MS);
 	o = rate_interval_json(&r->report);
 	if (o)
 		json_object_set_new(o, "ok", json_true());
@@ -88,7 +88,9 @@ json_t *rating_stop(struct serve *s)
 	json_t *points;
 
 	if (!r)
-		return refuse("nothing is measured; a migration may have ended it");
+		return refuse(
+			"nothing is measured; a migration or a long silence may have "
+			"ended it");
 	rate_end(&r->run);
 	r->begun = false;
 	points = rate_points_json(&r->report);
