@@ -3,7 +3,7 @@
  * local: what an application's library and the agent of its node say to one another, over
  * a UNIX SOCK_SEQPACKET socket: one struct local_msg a packet, descriptors beside it
  * (SCM_RIGHTS). Both ends are of one build: version must match, nothing is converted. The
- * agent checks each field all the same. Every request has one reply with the same op;
+ * agent checks each field all the same. Every request has one reply, with its op and serial;
  * EVENT comes unasked.
  *
  * - EXPORT: name, size, page_shift (0: the memfd's, or the smallest), key, [memfd] ->
@@ -32,7 +32,7 @@
 #include "key.h"
 #include "net.h"
 
-#define LOCAL_MAGIC   0x334c4d47u /* "GML3" */
+#define LOCAL_MAGIC   0x344c4d47u /* "GML4" */
 #define LOCAL_TEXT    2048
 #define LOCAL_FDS     3
 #define LOCAL_PATH    108			 /* bytes of a path, its 0 included */
@@ -66,6 +66,7 @@ struct local_msg {
 	int32_t status;	   /* replies */
 	uint32_t epoch;
 	uint32_t lease_ms;
+	uint64_t serial; /* of a request; its reply has the same. Replies may overtake */
 	uint64_t bus;
 	uint64_t size;
 	uint64_t base;	    /* ATTACH: address of the window in the application */

@@ -83,9 +83,9 @@ struct ghostmem {
 	struct ghostmem_region *regions;
 	uint8_t tls_mode; /* as the agent says; enum tls_mode */
 	char tls_dir[LOCAL_PATH], tls_hostname[GM_NAME_MAX];
-	struct net_tls *tls;	    /* NULL: not wanted so far */
-	uint8_t want;		    /* op whose reply is awaited; 0: none */
-	uint8_t skip[LOCAL_OP_MAX]; /* replies nobody waits for any more */
+	struct net_tls *tls; /* NULL: not wanted so far */
+	uint64_t serial;     /* of the last request */
+	uint64_t want;	     /* the one whose reply is awaited; 0: none */
 	struct local_msg *reply;
 	int reply_fds[LOCAL_FDS], reply_nfds;
 	struct ghostmem_event events[LIB_EVENTS];

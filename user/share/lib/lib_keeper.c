@@ -54,7 +54,7 @@ static int call(struct ghostmem *g, struct local_msg *m, const int *fds, int nfd
 	int err;
 
 	m->magic = LOCAL_MAGIC;
-	g->want = m->op;
+	g->want = m->serial = ++g->serial;
 	g->reply = m;
 	g->reply_nfds = 0;
 	err = local_send(g->sock, m, fds, nfds);
@@ -62,8 +62,6 @@ static int call(struct ghostmem *g, struct local_msg *m, const int *fds, int nfd
 		err = -pthread_cond_timedwait(&g->cond, &g->lock, end);
 	if (!err && g->want)
 		err = -ECONNRESET;
-	if (err == -ETIMEDOUT && g->want)
-		g->skip[g->want]++;
 	g->want = 0;
 	g->reply = NULL;
 	return err == -EPIPE ? -ECONNRESET : err;
@@ -318,9 +316,7 @@ static bool readable(struct ghostmem *g)
 	pthread_mutex_lock(&g->lock);
 	if (m.op == LOCAL_EVENT) {
 		on_event(g, &m);
-	} else if (g->skip[m.op]) {
-		g->skip[m.op]--;
-	} else if (m.op == g->want) {
+	} else if (m.serial == g->want && m.op == g->reply->op) {
 		*g->reply = m;
 		memcpy(g->reply_fds, fds, sizeof(fds));
 		g->reply_nfds = n;
@@ -417,7 +413,6 @@ static bool away(struct ghostmem *g)
 	pthread_mutex_lock(&g->lock);
 	close(g->sock);
 	g->sock = -1;
-	memset(g->skip, 0, sizeof(g->skip));
 	pthread_cond_broadcast(&g->cond);
 	while (!g->closing) {
 		struct pollfd p = { .fd = g->wake, .events = POLLIN };
