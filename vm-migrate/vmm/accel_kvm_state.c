@@ -262,6 +262,12 @@ int kvm_state_save(struct vm *vm, struct state_writer *w)
 		err = save_chips(vm, w);
 	if (!err)
 		serial_save(&k->serial, w);
+	/* Of the built-in guest, if there is anything to tell. All vCPUs are parked. */
+	if (!err && k->done) {
+		state_begin(w, "kvm.done", 0, 1);
+		state_put_u32(w, k->done);
+		state_end(w);
+	}
 	return err;
 }
 
@@ -433,6 +439,15 @@ static int load_pm(struct kvm *k, struct state_section *s)
 	return 0;
 }
 
+/* A machine of which all have ended does not move. */
+static int load_done(struct vm *vm, struct state_section *s)
+{
+	struct kvm *k = vm->accel_data;
+
+	k->done = state_get_u32(s);
+	return vm->conf.work.on && k->done < (1U << k->n) - 1 ? 0 : -EBADMSG;
+}
+
 static int load_machine(struct vm *vm, struct state_section *s)
 {
 	struct kvm *k = vm->accel_data;
@@ -448,13 +463,15 @@ static int load_machine(struct vm *vm, struct state_section *s)
 		return load_clock(k, s);
 	if (!strcmp(s->name, "acpi.pm"))
 		return load_pm(k, s);
+	if (!strcmp(s->name, "kvm.done"))
+		return load_done(vm, s);
 	state_get(s, &pit, sizeof(pit));
 	k->loaded_chips |= 1U << CHIPS;
 	return ioctl(k->vm_fd, KVM_SET_PIT2, &pit) ? -errno : 0;
 }
 
-static const char *const machine[] = { "kvm.irqchip", "kvm.pit", "kvm.clock", "acpi.pm",
-				       SERIAL_SECTION };
+static const char *const machine[] = { "kvm.irqchip", "kvm.pit",      "kvm.clock",
+				       "acpi.pm",     SERIAL_SECTION, "kvm.done" };
 
 int kvm_state_load(struct vm *vm, struct state_section *s)
 {

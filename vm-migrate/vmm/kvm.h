@@ -83,7 +83,7 @@ struct kvm {
 	pthread_cond_t cond; /* anything below */
 	_Atomic bool stop;   /* vCPUs are to park */
 	bool quit;	     /* and to end */
-	unsigned int done;   /* vCPUs whose workload has ended */
+	uint32_t done;	     /* vCPUs whose workload has ended, a bit each */
 	int end_err;	     /* of ended() */
 	bool over;	     /* the guest has ended */
 

@@ -93,16 +93,17 @@ static void pm_write(struct vm *vm, unsigned int at, uint32_t v)
 		kvm_guest_over(vm, 0, "the guest powered off");
 }
 
-static void flat_done(struct vm *vm)
+static void flat_done(struct vcpu *cpu)
 {
-	struct kvm *k = vm->accel_data;
+	struct kvm *k = cpu->vm->accel_data;
 	bool all;
 
 	pthread_mutex_lock(&k->lock);
-	all = ++k->done >= k->n;
+	k->done |= 1U << cpu->i;
+	all = k->done == (1U << k->n) - 1;
 	pthread_mutex_unlock(&k->lock);
 	if (all)
-		kvm_guest_over(vm, 0, "the workload has ended");
+		kvm_guest_over(cpu->vm, 0, "the workload has ended");
 }
 
 static void flat_fault(struct vcpu *cpu)
@@ -125,7 +126,7 @@ static void port_out(struct vcpu *cpu, uint16_t port, uint32_t v)
 	else if (port == KVM_KBD_PORT && (uint8_t)v == KVM_KBD_RESET)
 		kvm_guest_over(vm, 0, "the guest restarted, which ends this VM");
 	else if (port == KVM_FLAT_PORT && vm->conf.work.on)
-		flat_done(vm);
+		flat_done(cpu);
 	else if (port == KVM_FAULT_PORT && vm->conf.work.on)
 		flat_fault(cpu);
 }

@@ -6,6 +6,7 @@
  *	vcpus CASE	exit status 0: as it should be
  */
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,8 @@
 #include "../../../vm-migrate/vmm/kvm.h"
 
 #define MEMORY	   (16UL << 20)
+#define FLAT_BYTES 512 /* of a vCPU of the workload, see kvm_flat.c: registers and plan */
+#define PLAN_AT	   64
 #define PATIENCE_S 30
 
 static void die(const char *what, const char *why)
@@ -148,6 +151,51 @@ static void stopped(void)
 	vm_destroy(vm);
 }
 
+/* ---- a workload ends --------------------------------------------------------------- */
+
+static void stop_at(struct vm *vm, unsigned int i, uint64_t writes)
+{
+	struct workload_plan *p =
+		kvm_guest_at(vm, KVM_FLAT_VCPU + i * FLAT_BYTES + PLAN_AT, sizeof(*p));
+
+	*(volatile uint64_t *)&p->stop = writes;
+}
+
+static bool one_done(struct vm *vm)
+{
+	struct kvm *k = kvm_of(vm);
+	bool done;
+
+	pthread_mutex_lock(&k->lock);
+	done = k->done;
+	pthread_mutex_unlock(&k->lock);
+	return done;
+}
+
+static bool ended(struct vm *vm)
+{
+	struct pollfd p = { .fd = vm->ended_fd, .events = POLLIN };
+
+	return poll(&p, 1, 0) == 1;
+}
+
+/* One vCPU has ended before the machine moves, the other one does after that. */
+static void half(void)
+{
+	static const char work[] = "rate=1000,stop=10";
+	struct vm *vm = booted(work, 2);
+
+	stop_at(vm, 1, 0);
+	must(vm_start(vm), vm, "start");
+	await(one_done, vm, "the end of one vCPU");
+	vm = moved(vm, work, 2);
+	stop_at(vm, 1, 1);
+	must(vm_start(vm), vm, "start of the destination");
+	await(ended, vm, "the end of the machine");
+	must(vm->accel->ended(vm), vm, "its end");
+	vm_destroy(vm);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct {
@@ -155,6 +203,7 @@ int main(int argc, char **argv)
 		void (*run)(void);
 	} cases[] = {
 		{ "stopped", stopped },
+		{ "half", half },
 	};
 
 	for (unsigned int i = 0; i < sizeof(cases) / sizeof(cases[0]) && argc == 2; i++)
