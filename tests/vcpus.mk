@@ -3,5 +3,6 @@
 
 VCPUS := $(B)/tests/migrate/guest/vcpus
 $(VCPUS): $(VCPUS).o $(MIGRATE_A) $(LIB_A)
-	$(call say,LD,$@)$(CC) $(GN_LDFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(MIGRATE_LIBS)
+	$(call say,LD,$@)$(CC) $(GN_LDFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(MIGRATE_LIBS) \
+		-Wl,--wrap=virtio_net_read,--wrap=virtio_net_write
 migrate-tests: $(VCPUS)

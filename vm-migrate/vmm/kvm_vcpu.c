@@ -31,11 +31,15 @@ static void nothing(int sig)
 {
 }
 
-/* What the last exit began, KVM_RUN finishes before it looks at immediate_exit. */
+/*
+ * What the last exit began, KVM_RUN finishes before it looks at immediate_exit. That may
+ * take another exit: an instruction that reads a device may write to one, too.
+ */
 static void vcpu_complete(struct vcpu *v)
 {
 	v->run->immediate_exit = 1;
-	ioctl(v->fd, KVM_RUN, 0);
+	while (!ioctl(v->fd, KVM_RUN, 0))
+		kvm_handle_exit(v);
 	v->run->immediate_exit = 0;
 }
 

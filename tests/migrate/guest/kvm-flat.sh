@@ -75,6 +75,7 @@ stage "vCPUs"
 vcpus() { "$GN_BIN/tests/migrate/guest/vcpus" "$1"; }
 gn_check "a guest is told that it was stopped" vcpus stopped
 gn_check "one vCPU has ended, then it moves, then the other ends" vcpus half
+gn_check "a stop between two exits of an instruction loses neither" vcpus two-exits
 
 stage "four vCPUs"
 gn_must flat a 4 rate=4000,fill=35%,set=20%

@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -196,6 +197,75 @@ static void half(void)
 	vm_destroy(vm);
 }
 
+/* ---- an instruction has two exits -------------------------------------------------- */
+
+/* What a device would keep, which the guest increments; the linker puts these functions in
+ * the place of the network device's. */
+static struct {
+	_Atomic uint32_t value, reads;
+	_Atomic bool hold, held;
+} device;
+
+void __wrap_virtio_net_read(struct kvm *k, uint64_t off, void *data, uint32_t len);
+void __wrap_virtio_net_write(struct kvm *k, uint64_t off, const void *data, uint32_t len);
+
+/* The vCPU is in the first of the two when it is told to stop. */
+void __wrap_virtio_net_read(struct kvm *k, uint64_t off, void *data, uint32_t len)
+{
+	const struct timespec tick = { .tv_nsec = 100000 };
+	uint32_t v = device.value;
+
+	memcpy(data, &v, sizeof(v));
+	device.reads++;
+	while (device.hold && !k->stop) {
+		device.held = true;
+		nanosleep(&tick, NULL);
+	}
+}
+
+void __wrap_virtio_net_write(struct kvm *k, uint64_t off, const void *data, uint32_t len)
+{
+	uint32_t v;
+
+	memcpy(&v, data, sizeof(v));
+	device.value = v;
+}
+
+static bool held(struct vm *vm)
+{
+	return device.held;
+}
+
+static void two_exits(void)
+{
+	/* incl (%rdi); inc %r8; jmp to the first */
+	static const uint8_t code[] = { 0xff, 0x07, 0x49, 0xff, 0xc0, 0xeb, 0xf9 };
+	struct vm *vm = booted("rate=1000", 1);
+	struct vcpu *v = &kvm_of(vm)->vcpu[0];
+	struct kvm_regs r;
+
+	kvm_identity_map(vm, 4);
+	memcpy(kvm_guest_at(vm, KVM_FLAT_CODE, sizeof(code)), code, sizeof(code));
+	must(ioctl(v->fd, KVM_GET_REGS, &r) ? -errno : 0, vm, "registers");
+	r.rdi = KVM_MMIO;
+	r.r8 = 0;
+	must(ioctl(v->fd, KVM_SET_REGS, &r) ? -errno : 0, vm, "registers");
+	vm->net[0] = (void *)kvm_of(vm);
+	for (unsigned int i = 0; i < 10; i++) {
+		device.held = false;
+		device.hold = true;
+		must(vm_start(vm), vm, "start");
+		await(held, vm, "a read of the device");
+		must(vm_pause(vm), vm, "pause");
+		device.hold = false;
+		must(ioctl(v->fd, KVM_GET_REGS, &r) ? -errno : 0, vm, "registers");
+		if (device.value != device.reads || r.r8 + 1 < device.value)
+			die("an increment", "is lost");
+	}
+	vm->net[0] = NULL;
+	vm_destroy(vm);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct {
@@ -204,6 +274,7 @@ int main(int argc, char **argv)
 	} cases[] = {
 		{ "stopped", stopped },
 		{ "half", half },
+		{ "two-exits", two_exits },
 	};
 
 	for (unsigned int i = 0; i < sizeof(cases) / sizeof(cases[0]) && argc == 2; i++)
