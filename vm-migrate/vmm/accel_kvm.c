@@ -218,6 +218,7 @@ static int make_vcpus(struct vm *vm, struct kvm *k)
 static int kvm_create(struct vm *vm)
 {
 	struct kvm *k = calloc(1, sizeof(*k));
+	pthread_condattr_t attr;
 	int err;
 
 	if (!k)
@@ -228,7 +229,13 @@ static int kvm_create(struct vm *vm)
 	k->stop = true;
 	pthread_mutex_init(&k->lock, NULL);
 	pthread_mutex_init(&k->ring_lock, NULL);
-	pthread_cond_init(&k->cond, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&k->cond, &attr);
+	pthread_condattr_destroy(&attr);
+	pthread_condattr_destroy(&attr);
 	serial_init(&k->serial, vm->conf.console_fd, kvm_serial_irq, k);
 	for (unsigned int i = 0; i < VM_MAX_VCPUS; i++)
 		k->vcpu[i] = (struct vcpu){ .vm = vm, .i = i, .fd = -1 };

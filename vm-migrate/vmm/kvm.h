@@ -80,7 +80,7 @@ struct kvm {
 	struct kvm_msr_list *msrs;
 
 	pthread_mutex_t lock;
-	pthread_cond_t cond; /* anything below */
+	pthread_cond_t cond; /* anything below; CLOCK_MONOTONIC */
 	_Atomic bool stop;   /* vCPUs are to park */
 	bool quit;	     /* and to end */
 	uint32_t done;	     /* vCPUs whose workload has ended, a bit each */

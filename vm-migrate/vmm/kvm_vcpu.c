@@ -67,7 +67,7 @@ static void nap(struct kvm *k, uint64_t ns, bool (*over)(const struct kvm *k))
 	struct timespec end;
 	int err = 0;
 
-	clock_gettime(CLOCK_REALTIME, &end);
+	clock_gettime(CLOCK_MONOTONIC, &end);
 	ns += (uint64_t)end.tv_nsec;
 	end.tv_sec += (time_t)(ns / 1000000000);
 	end.tv_nsec = (long)(ns % 1000000000);
@@ -77,14 +77,14 @@ static void nap(struct kvm *k, uint64_t ns, bool (*over)(const struct kvm *k))
 	pthread_mutex_unlock(&k->lock);
 }
 
-static bool stopping(const struct kvm *k)
-{
-	return k->stop || k->over;
-}
-
 static bool unthrottled(const struct kvm *k)
 {
 	return !k->throttle;
+}
+
+static bool rested(const struct kvm *k)
+{
+	return k->stop || k->over || unthrottled(k);
 }
 
 static void vcpu_nap(struct vcpu *v)
@@ -92,7 +92,7 @@ static void vcpu_nap(struct vcpu *v)
 	uint64_t ns = atomic_exchange(&v->nap_ns, 0);
 
 	if (ns)
-		nap(v->vm->accel_data, ns, stopping);
+		nap(v->vm->accel_data, ns, rested);
 }
 
 static void *vcpu_main(void *arg)
@@ -191,7 +191,7 @@ int kvm_pause(struct vm *vm)
 	k->stop = true;
 	pthread_cond_broadcast(&k->cond);
 	pthread_mutex_unlock(&k->lock);
-	clock_gettime(CLOCK_REALTIME, &end);
+	clock_gettime(CLOCK_MONOTONIC, &end);
 	end.tv_sec += PARK_MS / 1000;
 	for (unsigned int i = 0; i < k->n; i++)
 		if (k->vcpu[i].started)

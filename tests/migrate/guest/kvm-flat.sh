@@ -76,6 +76,7 @@ vcpus() { "$GN_BIN/tests/migrate/guest/vcpus" "$1"; }
 gn_check "a guest is told that it was stopped" vcpus stopped
 gn_check "one vCPU has ended, then it moves, then the other ends" vcpus half
 gn_check "a stop between two exits of an instruction loses neither" vcpus two-exits
+gn_check "a throttled vCPU wakes in time, whatever the clock says" vcpus nap
 
 stage "four vCPUs"
 gn_must flat a 4 rate=4000,fill=35%,set=20%

@@ -22,7 +22,7 @@
 #define PLAN_AT	   64
 #define PATIENCE_S 30
 
-static void die(const char *what, const char *why)
+__attribute__((noreturn)) static void die(const char *what, const char *why)
 {
 	fprintf(stderr, "vcpus: %s: %s\n", what, why);
 	exit(1);
@@ -266,6 +266,69 @@ static void two_exits(void)
 	vm_destroy(vm);
 }
 
+/* ---- a throttled vCPU rests -------------------------------------------------------- */
+
+static uint64_t writes(struct vm *vm)
+{
+	struct workload_regs r;
+
+	vm->accel->regs(vm, 0, &r);
+	return r.writes;
+}
+
+static uint64_t writes_then;
+
+static bool writes_on(struct vm *vm)
+{
+	return writes(vm) > writes_then;
+}
+
+static bool rests(struct vm *vm)
+{
+	return !kvm_of(vm)->vcpu[0].nap_ns;
+}
+
+/* Its vCPU rests for so long, or is about to. */
+static void rest(struct vm *vm, uint64_t ns)
+{
+	struct kvm *k = kvm_of(vm);
+
+	k->throttle = 50;
+	k->vcpu[0].nap_ns = ns;
+	kvm_vcpu_flush(&k->vcpu[0]);
+	await(rests, vm, "that it rests");
+	writes_then = writes(vm);
+}
+
+static void move_clock(int seconds)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	ts.tv_sec += seconds;
+	if (clock_settime(CLOCK_REALTIME, &ts))
+		die("the clock", strerror(errno));
+}
+
+static void nap(void)
+{
+	const uint64_t hour = 3600000000000ULL;
+	struct vm *vm = booted("rate=1000", 1);
+
+	must(vm_start(vm), vm, "start");
+	await(writes_on, vm, "a write");
+	rest(vm, hour);
+	must(vm_throttle(vm, 0), vm, "throttle");
+	await(writes_on, vm, "that it wakes when it is not throttled any more");
+	for (unsigned int i = 0; i < 3; i++) {
+		rest(vm, hour / 3600 / 4);
+		move_clock(-3600);
+		await(writes_on, vm, "that it wakes when the clock was set back");
+		move_clock(3600);
+	}
+	vm_destroy(vm);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct {
@@ -275,6 +338,7 @@ int main(int argc, char **argv)
 		{ "stopped", stopped },
 		{ "half", half },
 		{ "two-exits", two_exits },
+		{ "nap", nap },
 	};
 
 	for (unsigned int i = 0; i < sizeof(cases) / sizeof(cases[0]) && argc == 2; i++)
