@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 #
-# What goes wrong on a real machine: the daemon killed under load, a second one started, an
-# instance removed under traffic, the link down, the interface gone, an instance that takes
+# What goes wrong on a real machine: the daemon killed under load, a second one started, one
+# started on a full file system, an instance removed under traffic, the link down, the interface gone, an instance that takes
 # nothing, a reader that stops, no chunks left, frames that another XDP program put into our
 # sockets, super-packets from below, mistakes in the configuration. The rest must not
 # notice.
@@ -102,6 +102,26 @@ second()
 	gn_check "the first one's instance is still reached" gn_ping peer 10.0.0.11
 	gn_check "and its maps are as they were" untouched
 	gn_world_end
+}
+
+# ---- no space beside the control socket ----
+nospace()
+{
+	local dir=$GN_TMP/small
+	gn_world 1500
+	gn_must mkdir "$dir"
+	gn_must mount -t tmpfs -o size=16k tmpfs "$dir"
+	gn_not dd if=/dev/zero of="$dir/fill" bs=4k status=none 2>/dev/null ||
+		gn_die "$dir is not full"
+	export GHOSTNIC_CTL=$dir/ctl.sock
+	gn_spawn GN_DAEMON gn_exec host "$GN_BIN/ghostnicd" --foreground --iface h0 \
+		--ctl "$GHOSTNIC_CTL" --instance "vm1,mac=$GN_MAC1,port=tap:vm1"
+	gn_wait 15 gn_daemon_settled
+	gn_check "no space: the daemon starts" gn_ghostnic instance list
+	gn_check "no space: and ends" ends_well TERM
+	GN_DAEMON=0
+	gn_world_end
+	gn_must umount "$dir"
 }
 
 # ---- an instance removed and added under traffic ----
@@ -383,7 +403,7 @@ config()
 }
 
 gn_file 64
-[ $# -gt 0 ] || set -- killed second removed link slow stopped nometa forged end chunks deleted generic config
+[ $# -gt 0 ] || set -- killed second nospace removed link slow stopped nometa forged end chunks deleted generic config
 for part; do
 	"$part"
 done

@@ -170,6 +170,13 @@ static void do_sort(void)
 	MUST(v[0] == 99999 && v[99999] == 0);
 }
 
+static void do_room(void)
+{
+	int fd = memfd_create("room", MFD_CLOEXEC);
+
+	MUST(fd >= 0 && !fallocate(fd, 0, 0, 4096));
+}
+
 static void do_time_and_log(void)
 {
 	struct timespec ts;
@@ -181,7 +188,7 @@ static void do_time_and_log(void)
 static void allows_what_runs(void **state)
 {
 	static void (*const fn[])(void) = {
-		do_thread, do_serve, do_tap, do_map, do_sort, do_time_and_log,
+		do_thread, do_serve, do_tap, do_map, do_sort, do_room, do_time_and_log,
 	};
 
 	for (size_t i = 0; i < sizeof(fn) / sizeof(fn[0]); i++) {
@@ -234,6 +241,12 @@ static void do_create(void)
 static void do_truncate(void)
 {
 	open("/dev/null", O_WRONLY | O_TRUNC);
+}
+static void do_hole(void)
+{
+	int fd = memfd_create("hole", MFD_CLOEXEC);
+
+	fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096);
 }
 static void do_chmod(void)
 {
@@ -307,7 +320,7 @@ static void kills_the_rest(void **state)
 		TRY(do_mount),	      TRY(do_setuid),	 TRY(do_kill),
 		TRY(do_ioctl),	      TRY(do_rlimit),	 TRY(do_exec_map),
 		TRY(do_exec_protect), TRY(do_prog_load), TRY(do_unshare),
-		TRY(do_prctl),
+		TRY(do_prctl),	      TRY(do_hole),
 	};
 
 	need_filter();

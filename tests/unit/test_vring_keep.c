@@ -9,12 +9,15 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -513,6 +516,8 @@ static void test_file(void **state)
 		/* Kept for the next. */
 		assert_int_equal(stat(path, &st), 0);
 		assert_int_equal(st.st_mode & 0777, 0600);
+		/* Of 16 MiB, what one ring needs: that of a look at the others is none. */
+		assert_in_range(st.st_blocks * 512, 1, 64 * 1024);
 	}
 	/* A ring in a place that another one has is not kept twice. */
 	assert_int_equal(vu_keep_open(path), 0);
@@ -542,6 +547,39 @@ static void test_file(void **state)
 	assert_int_equal(rmdir(dir), 0);
 }
 
+/* A file system with room for one ring, then with none: who would touch the file gets SIGBUS. */
+static void test_file_full(void **state)
+{
+	const struct vu_keep_id id[] = { { 1, 1, 0 }, { 1, 1, 1 << 20 } };
+	char dir[] = "/tmp/test_vring_keep.XXXXXX", path[64], fill[64];
+	static const char page[4096];
+	int fd;
+
+	if (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL)) {
+		print_message("may not mount: %s\n", strerror(errno));
+		skip();
+	}
+	assert_non_null(mkdtemp(dir));
+	assert_int_equal(mount("tmpfs", dir, "tmpfs", 0, "size=48k"), 0);
+	snprintf(path, sizeof(path), "%s/rings", dir);
+	snprintf(fill, sizeof(fill), "%s/fill", dir);
+	assert_int_equal(vu_keep_open(path), 0);
+	assert_non_null(vu_keep_take(&id[0], VU_KEEP_SIZE));
+	assert_null(vu_keep_take(&id[1], VU_KEEP_SIZE));
+	vu_keep_close();
+
+	fd = open(fill, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	assert_return_code(fd, errno);
+	while (write(fd, page, sizeof(page)) > 0)
+		;
+	close(fd);
+	assert_int_equal(vu_keep_open(path), 0);
+	assert_null(vu_keep_take(&id[0], VU_KEEP_SIZE));
+	vu_keep_close();
+	assert_int_equal(umount(dir), 0);
+	assert_int_equal(rmdir(dir), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -552,6 +590,7 @@ int main(void)
 		VT_TEST(test_inflight),
 		VT_TEST(test_inflight_cut),
 		VT_TEST(test_file),
+		cmocka_unit_test(test_file_full),
 	};
 
 	return cmocka_run_group_tests_name("vring_keep", tests, NULL, NULL);

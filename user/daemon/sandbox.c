@@ -47,6 +47,8 @@ static const struct jail_rule rules[] = {
 	{ SCMP_SYS(clone), 0, CLONE_THREAD | CLONE_VM, CLONE_THREAD | CLONE_VM, 0 },
 	/* /dev/net/tun and sysfs; no file is made or emptied. */
 	{ SCMP_SYS(openat), 2, O_CREAT | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY), 0, 0 },
+	/* Room in a file that is open (vu_keep.c), never a hole. */
+	{ SCMP_SYS(fallocate), 1, JAIL_INT, 0, 0 },
 	/* A handle for SIOCSIFMTU; sockets of ports. Never one that leaves the host. */
 	JAIL_SOCKET(AF_UNIX),
 	{ SCMP_SYS(prctl), 0, JAIL_INT, PR_SET_NAME, 0 },

@@ -1,5 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
-/* vu_keep: the file of packed rings' positions. Contract in vu_keep.h; control thread. */
+/*
+ * vu_keep: the file of packed rings' positions. Contract in vu_keep.h; control thread.
+ *
+ * A touch of a hole through a shared mapping takes memory, and SIGBUS is what says that
+ * there is none. So holes are told by pread(), which takes none, and no slot is touched
+ * before fallocate() has found room for it.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
@@ -9,6 +15,7 @@
 #include <unistd.h>
 
 #include "vu_keep.h"
+#include "../../lib/log.h"
 
 #define MAGIC 0x31736e6972e6e867ULL /* of this layout */
 
@@ -25,15 +32,43 @@ _Static_assert(offsetof(struct slot, note) ==
 	       "notes follow the head");
 
 static struct {
-	struct slot *slot; /* [VU_KEEP_RINGS]; NULL: no file */
+	int fd;
+	struct slot *slot;	  /* [VU_KEEP_RINGS]; NULL: no file */
+	bool used[VU_KEEP_RINGS]; /* else perhaps a hole */
 	bool taken[VU_KEEP_RINGS];
 	uint64_t stamp;
 	char path[128];
 } file;
 
-static bool valid(const struct slot *s)
+static bool valid(unsigned int i)
 {
-	return s->magic == MAGIC && s->keep.version == VRING_KEEP_VERSION;
+	const struct slot *s = &file.slot[i];
+
+	return file.used[i] && s->magic == MAGIC && s->keep.version == VRING_KEEP_VERSION;
+}
+
+/* Room for the first @len bytes of a slot. Return: 0, -errno */
+static int make_room(unsigned int i, size_t len)
+{
+	off_t off = (off_t)(i * sizeof(struct slot));
+
+	return fallocate(file.fd, 0, off, (off_t)len) ? -errno : 0;
+}
+
+/* What is left of the last daemon. */
+static void look(void)
+{
+	for (unsigned int i = 0; i < VU_KEEP_RINGS; i++) {
+		off_t off = (off_t)(i * sizeof(struct slot));
+		uint64_t magic;
+
+		if (pread(file.fd, &magic, sizeof(magic), off) != sizeof(magic) ||
+		    magic != MAGIC || make_room(i, offsetof(struct slot, note)))
+			continue;
+		file.used[i] = true;
+		if (valid(i) && file.slot[i].stamp > file.stamp)
+			file.stamp = file.slot[i].stamp;
+	}
 }
 
 int vu_keep_open(const char *path)
@@ -62,11 +97,11 @@ int vu_keep_open(const char *path)
 		goto close_fd;
 	}
 	memset(&file, 0, sizeof(file));
+	file.fd = fd;
 	file.slot = map;
 	strcpy(file.path, path);
-	for (unsigned int i = 0; i < VU_KEEP_RINGS; i++)
-		if (valid(&file.slot[i]) && file.slot[i].stamp > file.stamp)
-			file.stamp = file.slot[i].stamp;
+	look();
+	return 0;
 close_fd:
 	close(fd);
 	return err;
@@ -79,10 +114,11 @@ void vu_keep_close(void)
 	if (!file.slot)
 		return;
 	for (unsigned int i = 0; i < VU_KEEP_RINGS; i++)
-		any |= valid(&file.slot[i]);
+		any |= valid(i);
 	if (!any)
 		unlink(file.path);
 	munmap(file.slot, sizeof(struct slot) * VU_KEEP_RINGS);
+	close(file.fd);
 	file.slot = NULL;
 }
 
@@ -95,12 +131,13 @@ struct vring_keep *vu_keep_take(const struct vu_keep_id *id, uint16_t size)
 {
 	unsigned int best = VU_KEEP_RINGS;
 	struct slot *s;
+	int err;
 
 	if (!file.slot || size > VU_KEEP_SIZE)
 		return NULL;
 	for (unsigned int i = 0; i < VU_KEEP_RINGS; i++) {
 		s = &file.slot[i];
-		if (valid(s) && same(&s->id, id)) {
+		if (valid(i) && same(&s->id, id)) {
 			/* Two rings in one place: neither is believed. */
 			if (file.taken[i])
 				return NULL;
@@ -110,15 +147,23 @@ struct vring_keep *vu_keep_take(const struct vu_keep_id *id, uint16_t size)
 		if (file.taken[i])
 			continue;
 		if (best == VU_KEEP_RINGS ||
-		    (valid(&file.slot[best]) &&
-		     (!valid(s) || s->stamp < file.slot[best].stamp)))
+		    (valid(best) && (!valid(i) || s->stamp < file.slot[best].stamp)))
 			best = i;
 	}
 	if (best == VU_KEEP_RINGS)
 		return NULL;
+	err = make_room(best, offsetof(struct slot, keep) + vring_keep_bytes(size));
+	if (err) {
+		log_limited(LOG_LVL_WARN,
+			    "%s: %s; a packed ring of a VM will not go on if this daemon "
+			    "is killed",
+			    file.path, strerror(-err));
+		return NULL;
+	}
 	s = &file.slot[best];
-	if (!valid(s) || !same(&s->id, id) || s->keep.size != size)
+	if (!valid(best) || !same(&s->id, id) || s->keep.size != size)
 		s->keep.version = 0;
+	file.used[best] = true;
 	s->magic = MAGIC;
 	s->id = *id;
 	s->stamp = ++file.stamp;

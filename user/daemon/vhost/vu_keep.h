@@ -7,7 +7,8 @@
  * known again by the file that its guest memory is, which the front end holds open all
  * along, and by where in it the ring lies. One file per daemon, with room for
  * VU_KEEP_RINGS rings of up to VU_KEEP_SIZE descriptors; others are not kept. It is
- * sparse, and goes when the daemon ends and no ring waits for the next.
+ * sparse, takes memory for rings that there are (8 bytes a descriptor), and goes when the
+ * daemon ends and no ring waits for the next.
  *
  * Control thread; the rings' workers write what vu_keep_take() returned.
  */
@@ -33,7 +34,8 @@ int vu_keep_open(const char *path);
 void vu_keep_close(void);
 
 /** vu_keep_take() - the ring's place, with what is known of it or version 0. Return:
- * owned by the ring until vu_keep_give(); NULL: there is no room or no file */
+ * owned by the ring until vu_keep_give(); NULL: there is no room (a full file system is
+ * logged) or no file */
 struct vring_keep *vu_keep_take(const struct vu_keep_id *id, uint16_t size);
 
 /** vu_keep_give() - no worker writes it any more. NULL is fine */
