@@ -229,8 +229,8 @@ static json_t *status(struct serve *s)
 	json_t *o = json_pack("{s:b, s:s, s:i}", "ok", 1, "state", state_name(s), "pid",
 			      (int)getpid());
 
-	/* While a machine arrives, its thread is the one that knows it. */
-	if (!s->incoming) {
+	/* While a machine arrives, its thread is the one that knows it; none may have. */
+	if (!s->incoming && s->vm) {
 		const struct vm_conf *c = &s->vm->conf;
 
 		json_object_set_new(o, "accel", json_string(c->accel));
