@@ -26,6 +26,33 @@
 
 static struct ghostmem_region *owner, *user;
 
+/* Of a process that has but loaded and stored so far. What a child closes is its own. */
+static void closed_in_child(struct ghostmem *a, struct ghostmem *b)
+{
+	volatile uint8_t *p = ghostmem_addr(user), *q = ghostmem_addr(owner);
+	pid_t pid;
+	int st;
+
+	p[5000] = 3;
+	CHECK(q[5000] == 3);
+	/* Instead of a load that nobody serves */
+	alarm(30);
+	pid = fork();
+	CHECK(pid >= 0);
+	if (!pid) {
+		alarm(20);
+		ghostmem_close(b);
+		ghostmem_close(a);
+		_exit(0);
+	}
+	CHECK(waitpid(pid, &st, 0) == pid && !st);
+	q[5000] = 4;
+	CHECK(p[5000] == 4);
+	p[9000] = 5;
+	CHECK(q[9000] == 5);
+	alarm(0);
+}
+
 static void *adder(void *arg)
 {
 	for (int i = 0; i < ADDS; i++) {
@@ -187,6 +214,7 @@ int main(int argc, char **argv)
 	CHECK(argc == 3);
 	CHECK(!ghostmem_open(argv[1], &a) && !ghostmem_open(argv[2], &b));
 	CHECK(!ghostmem_export(a, &e, &owner) && !ghostmem_import(b, &in, &user));
+	closed_in_child(a, b);
 	threads();
 	vectors();
 	forked();

@@ -15,10 +15,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <netinet/in.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <endian.h>
 #include <cmocka.h>
@@ -41,7 +43,8 @@ static struct {
 	pthread_mutex_t lock;
 	int (*rule)(const struct gm_hdr *h);
 	uint32_t epoch, lease_ms, page_shift;
-	unsigned int requests, done;
+	struct net_tls *tls; /* NULL: none */
+	unsigned int connections, requests, done;
 	uint8_t *memory;
 	uint64_t client, atomics, old; /* one client is enough */
 } w = { .lock = PTHREAD_MUTEX_INITIALIZER };
@@ -154,6 +157,16 @@ static int message(struct conn *c)
 	}
 }
 
+static void messages(struct conn *c)
+{
+	pthread_mutex_lock(&w.lock);
+	do {
+		if (message(c))
+			net_close(&c->nc);
+	} while (c->nc.fd >= 0 && c->nc.ops->pending && c->nc.ops->pending(&c->nc));
+	pthread_mutex_unlock(&w.lock);
+}
+
 /* IMPORT, the one thing that an agent is asked here. Return: 1, or it is closed */
 static int local(int sock)
 {
@@ -171,6 +184,9 @@ static int local(int sock)
 	m.lease_ms = w.lease_ms;
 	strcpy(m.node, "n1");
 	strcpy(m.addr, addr[w.epoch % 2]);
+	m.tls_mode = w.tls ? TLS_PSK : TLS_OFF;
+	strcpy(m.tls_dir, dir);
+	m.tls_hostname[0] = 0;
 	local_send(sock, &m, &memfd, 1);
 	close(memfd);
 	return 1;
@@ -217,18 +233,15 @@ static void *serve(void *arg)
 			struct conn *c = &net.conns[i];
 			unsigned int o = p[3].revents ? 0 : 1;
 
-			if (p[5 + i].revents) {
-				pthread_mutex_lock(&w.lock);
-				if (message(c))
-					net_close(&c->nc);
-				pthread_mutex_unlock(&w.lock);
-			}
+			if (p[5 + i].revents)
+				messages(c);
 			if (c->nc.fd >= 0 || !p[3 + o].revents)
 				continue;
 			p[3 + o].revents = 0;
-			if (net_accept(net.owner[o], addr[o], NULL, &c->nc))
+			if (net_accept(net.owner[o], addr[o], w.tls, &c->nc))
 				c->nc.fd = -1;
 			c->owner = o;
+			w.connections++;
 		}
 	}
 }
@@ -334,10 +347,71 @@ static void test_moves(void **state)
 	free(b);
 }
 
+/* ---- a child ---------------------------------------------------------------------- */
+
+static int free_port(void)
+{
+	struct sockaddr_in sin = { .sin_family = AF_INET,
+				   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(sin);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_int_equal(bind(fd, (struct sockaddr *)&sin, len), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&sin, &len), 0);
+	close(fd);
+	return ntohs(sin.sin_port);
+}
+
+/* What a forked child closes is its own: its parent's connection stays, though both know
+ * the session's keys. */
+static void test_child(void **state)
+{
+	struct tls_conf conf = { .mode = TLS_PSK, .dir = dir };
+	char file[64], unix_addr[64];
+	struct ghostmem_region *r;
+	struct net_tls *tls;
+	struct ghostmem *g;
+	uint64_t v = 7;
+	pid_t pid;
+	FILE *f;
+	int st;
+
+	snprintf(file, sizeof(file), "%s/keys.psk", dir);
+	f = fopen(file, "w");
+	assert_non_null(f);
+	fputs(NET_TLS_USER ":0123456789abcdef0123456789abcdef\n", f);
+	fclose(f);
+	assert_int_equal(net_tls_create(&conf, true, NULL, &tls), 0);
+	strcpy(unix_addr, addr[1]);
+	snprintf(addr[1], sizeof(addr[1]), "tls:127.0.0.1:%d", free_port());
+	w.tls = tls;
+	r = begin(&g);
+	assert_int_equal(ghostmem_put(r, 8, &v, sizeof(v)), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (!pid) {
+		alarm(20);
+		ghostmem_close(g);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &st, 0), pid);
+	assert_int_equal(st, 0);
+	v = 0;
+	assert_int_equal(ghostmem_get(r, 8, &v, sizeof(v)), 0);
+	assert_int_equal(v, 7);
+	look();
+	assert_int_equal(w.connections, 1);
+	strcpy(addr[1], unix_addr);
+	end(g);
+	net_tls_destroy(tls);
+	unlink(file);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_moves),
+		cmocka_unit_test(test_child),
 	};
 	int rc;
 

@@ -29,6 +29,7 @@ int ghostmem_open(const char *agent_path, struct ghostmem **out)
 
 	if (!g)
 		return -ENOMEM;
+	lib_conns_init();
 	g->wake = g->event_fd = g->sock = -1;
 	g->generation = lib_generation;
 	pthread_mutex_init(&g->call, NULL);
@@ -87,12 +88,13 @@ void ghostmem_close(struct ghostmem *g)
 		pthread_cond_broadcast(&g->cond);
 		lib_wake(g);
 		pthread_join(g->keeper, NULL);
+		/* Waits for whoever waits for it: in a child, for threads of its parent. */
+		pthread_cond_destroy(&g->cond);
 	}
 	if (g->sock >= 0)
 		close(g->sock);
 	close(g->wake);
 	close(g->event_fd);
-	pthread_cond_destroy(&g->cond);
 	pthread_mutex_destroy(&g->lock);
 	pthread_mutex_destroy(&g->call);
 	net_tls_destroy(g->tls);

@@ -147,6 +147,10 @@ struct lib_req {
 	uint8_t op;
 };
 
+/** lib_conns_init() - from now on a forked child is known as one (lib_generation). Before
+ * all else; more than once is fine */
+void lib_conns_init(void);
+
 /** lib_conn_get() - this thread's connection to the owner, made if need be within
  * @timeout_ms. Return: 0; -EACCES, -ESTALE, -ENOENT: refused by the owner; -errno */
 int lib_conn_get(struct ghostmem_region *r, int timeout_ms, struct lib_conn **out);

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "lib_conn_int.h"
 #include "../../lib/clock.h"
@@ -38,9 +39,14 @@ static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct lib_conn **all;
 static size_t all_n, all_room;
 
+/* On its parent's connections a forked child says nothing, not even good-bye: by TLS its
+ * words would be counted as its parent's. */
 static void conn_free(struct lib_conn *c)
 {
-	net_close(&c->nc);
+	if (c->generation == lib_generation)
+		net_close(&c->nc);
+	else if (c->nc.fd >= 0)
+		close(c->nc.fd);
 	free(c);
 }
 
@@ -94,10 +100,14 @@ static void init(void)
 	pthread_atfork(NULL, NULL, in_child);
 }
 
+void lib_conns_init(void)
+{
+	pthread_once(&once, init);
+}
+
 /* A forked child's only thread is a new one: its parent's connections stay untouched. */
 static void know_thread(void)
 {
-	pthread_once(&once, init);
 	if (this_thread && this_generation == lib_generation)
 		return;
 	this_thread = __atomic_add_fetch(&next_thread, 1, __ATOMIC_RELAXED);
@@ -447,6 +457,7 @@ int lib_conn_get(struct ghostmem_region *r, int timeout_ms, struct lib_conn **ou
 		}
 		c->region = r;
 		c->thread = this_thread;
+		c->generation = lib_generation;
 		c->nc.fd = -1;
 		c->err = -ENOTCONN;
 		pthread_mutex_lock(&all_lock);

@@ -16,6 +16,7 @@ struct lib_conn {
 	struct lib_conn *next; /* region.lock */
 	struct ghostmem_region *region;
 	uint64_t thread;
+	unsigned int generation;
 	struct net_conn nc;
 	bool direct; /* blocking socket */
 	uint64_t seq, session, spin_ns;
