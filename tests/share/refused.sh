@@ -54,6 +54,9 @@ refused magic "none closed" bad_proto
 refused version "none closed" bad_version
 expect "the bytes are as they were" 42 1 load 0
 
+gn_check "a program's descriptors that would block" timeout 30 "$GN_BIN/tests/share/handed" "$GN_TMP/n1.sock"
+expect "the bytes are as they were" 42 1 load 0
+
 # Who has only the key for readers, and a library that does not stop it.
 mem() { GHOSTMEM_AGENT=$GN_TMP/n1.sock GHOSTMEM_KEY=secret gn_exec n1 "$GN_BIN/ghostmem" "$@"; }
 # shellcheck disable=SC2317,SC2329 # called through a name

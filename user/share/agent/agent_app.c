@@ -8,11 +8,15 @@
 #include <unistd.h>
 
 #include "move.h"
+#include "uffd.h"
 
 static void window_ready(void *arg, uint32_t events)
 {
 	struct attached *w = arg;
 
+	/* It was made to block; poll() would say so forever. */
+	if (events & EPOLLERR && fcntl(w->uffd, F_SETFL, O_NONBLOCK))
+		return;
 	if (w->home && agent_dir_expire(w->app->agent))
 		return; /* the window is gone */
 	if (w->home)
@@ -120,10 +124,13 @@ static void tell_poison(void *arg, uint64_t addr, uint64_t len)
 int agent_window_new(struct app *app, struct home_region *h, struct import *i, int uffd,
 		     struct local_msg *m)
 {
-	struct attached *w = calloc(1, sizeof(*w));
+	int err = uffd_check(uffd);
+	struct attached *w;
 	struct window_app win;
-	int err;
 
+	if (err)
+		return err;
+	w = calloc(1, sizeof(*w));
 	uffd = w ? fcntl(uffd, F_DUPFD_CLOEXEC, 0) : -1;
 	if (uffd < 0) {
 		free(w);
@@ -144,6 +151,7 @@ int agent_window_new(struct app *app, struct home_region *h, struct import *i, i
 	}
 	w->home = h;
 	w->import = i;
+	w->uffd = uffd;
 	w->client =
 		h ? home_attach(h, &win, app->pid) : peer_attach(i->peer, &win, app->pid);
 	if (w->client < 0) {

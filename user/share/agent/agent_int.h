@@ -40,6 +40,7 @@ struct attached {
 	struct home_region *home; /* or */
 	struct import *import;
 	int client;
+	int uffd; /* the window's */
 	uint64_t base;
 	uint64_t renew_from, renew_to; /* window_renew(): not told yet */
 	struct loop_watch *watch;

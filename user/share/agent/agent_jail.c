@@ -49,6 +49,7 @@ static const int calls[] = {
 	SCMP_SYS(readlinkat),
 	SCMP_SYS(getdents64),
 	SCMP_SYS(pread64),
+	SCMP_SYS(preadv2),
 	SCMP_SYS(pwrite64),
 	SCMP_SYS(fsync),
 	SCMP_SYS(fdatasync),
@@ -63,7 +64,7 @@ static const int calls[] = {
 	SCMP_SYS(geteuid),
 	SCMP_SYS(getgid),
 	SCMP_SYS(getegid),
-	/* a time limit for that lock */
+	/* a time limit for that lock, and for what userfaultfds say */
 	SCMP_SYS(timer_create),
 	SCMP_SYS(timer_settime),
 	SCMP_SYS(timer_delete),

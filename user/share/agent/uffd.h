@@ -1,5 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* uffd: what kernels newer than Debian 12's headers (6.1) have of userfaultfd. */
+/*
+ * uffd: userfaultfds of applications, in the agent; and what kernels newer than Debian 12's
+ * headers (6.1) have of them.
+ *
+ * What an application hands over may be anything, and it keeps the same open file: it can
+ * make it block at any time, and read from it what was there a moment ago. So the agent
+ * never waits in a read.
+ */
 #ifndef GM_UFFD_H
 #define GM_UFFD_H
 
@@ -27,5 +34,16 @@ struct uffdio_poison {
 };
 #define UFFDIO_POISON _IOWR(UFFDIO, 0x08, struct uffdio_poison)
 #endif
+
+/** uffd_check() - is it a userfaultfd? Return: 0, -EINVAL: no; -errno */
+int uffd_check(int fd);
+
+/** uffd_read() - without waiting. Return: 1; 0: nothing is there, -errno */
+int uffd_read(int fd, struct uffd_msg *m);
+
+/** uffd_read_timed() - the same, on kernels before 6.10, which know no read that does not
+ * wait but by a flag of the open file: if another reader was faster, and the flag is gone,
+ * a signal ends the wait */
+int uffd_read_timed(int fd, struct uffd_msg *m);
 
 #endif

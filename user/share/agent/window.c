@@ -186,14 +186,13 @@ static int next_fault(struct window_app *c, uint64_t *addr, bool *write)
 	struct uffd_msg m;
 
 	for (;;) {
-		ssize_t n = read(c->uffd, &m, sizeof(m));
+		int err = uffd_read(c->uffd, &m);
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return errno == EAGAIN ? 0 : -errno;
-		if (n != sizeof(m))
-			return -EIO;
+		if (err <= 0)
+			return err;
+		/* Nobody asked for it; it comes with a descriptor. */
+		if (m.event == UFFD_EVENT_FORK)
+			close((int)m.arg.fork.ufd);
 		if (m.event == UFFD_EVENT_REMAP)
 			moved(c, m.arg.remap.to, m.arg.remap.len);
 		if (m.event != UFFD_EVENT_PAGEFAULT)
