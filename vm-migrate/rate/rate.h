@@ -177,9 +177,9 @@ struct rate_qmp_conf {
 int rate_qmp(const struct rate_qmp_conf *conf, struct rate_report *r, char *why,
 	     size_t why_len);
 
-/* A VM that nobody asks for so long ends the measurement, so an interval is half of that at most. */
-#define RATE_CONTROL_IDLE_MS 10000
-#define RATE_CONTROL_MAX_S   (RATE_CONTROL_IDLE_MS / 2000)
+/* Of an interval; a VM that nobody asks for twice as long ends the measurement. */
+#define RATE_CONTROL_MAX_S   5
+#define RATE_CONTROL_IDLE_MS (2000 * RATE_CONTROL_MAX_S)
 
 /** rate_control() - a VM of `vm-migrate run`, asked through its control socket; as
  * rate_measure(), @interval_s at most RATE_CONTROL_MAX_S */
