@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "../../user/daemon/metrics.h"
+#include "../../user/lib/ghostnic.h"
 #include "still.h"
 
 #define SPEC "vm1,mac=52:54:00:12:34:56,vlan=7,port=null,copy"
@@ -156,13 +157,14 @@ static void writes_text(void **state)
 #define PORT(f, help)                                                                    \
 	expect(text,                                                                     \
 	       "ghostnic_port_" #f "_total{interface=\"veth0\","                         \
-	       "instance=\"vm1\",queue=\"%u\"} %llu",                                    \
-	       q, (unsigned long long)in->port->queue[q]->stats.f);
+	       "instance=\"vm1\"} %llu",                                                 \
+	       (unsigned long long)(in->port->queue[0]->stats.f +                        \
+				    in->port->queue[1]->stats.f));
 		WORKER_COUNTERS(WORKER)
 		AGG_COUNTERS(AGG)
 		XSK_COUNTERS(XSK)
-		PORT_COUNTERS(PORT)
 	}
+	PORT_COUNTERS(PORT)
 	free(text);
 	still_fini(&s);
 }
@@ -212,6 +214,63 @@ static void escapes_labels(void **state)
 	still_fini(&s);
 }
 
+/* Bytes of the answer that has the text in a string of JSON. */
+static size_t text_bytes(const struct daemon *d)
+{
+	char *text = metrics_text(d);
+	json_t *o = json_string(text);
+	size_t n = json_dumpb(o, NULL, 0, JSON_ENCODE_ANY);
+
+	assert_int_not_equal(n, 0);
+	json_decref(o);
+	free(text);
+	return n;
+}
+
+static size_t json_bytes(const struct daemon *d)
+{
+	json_t *o = metrics_json(d);
+	size_t n = json_dumpb(o, NULL, 0, JSON_COMPACT);
+
+	assert_int_not_equal(n, 0);
+	json_decref(o);
+	return n;
+}
+
+/* As many interfaces, queues and instances as a daemon may have, with the longest names
+ * and numbers: a client takes the answer. */
+static void fits_an_answer(void **state)
+{
+	size_t (*const bytes[])(const struct daemon *) = { text_bytes, json_bytes };
+	char spec[] = "a234567890123456789012345678901,mac=52:54:00:12:34:56,port=null";
+
+	for (size_t k = 0; k < sizeof(bytes) / sizeof(bytes[0]); k++) {
+		struct still s;
+		struct instance *in;
+		size_t queues, instance;
+
+		still_init(&s, "interface012345");
+		for (unsigned int q = 0; q < STILL_QUEUES; q++) {
+			struct worker *w = &s.worker[q];
+
+			number(&w->stats, sizeof(w->stats), INT64_MAX - 100);
+			number(&w->agg.stats, sizeof(w->agg.stats), INT64_MAX - 100);
+			number(&w->xsk.stats, sizeof(w->xsk.stats), INT64_MAX - 100);
+		}
+		queues = bytes[k](&s.d);
+		in = still_add(&s, spec, 3);
+		strcpy(in->conf.port.kind, "vhost-user");
+		memset(in->conf.port.arg, '/', sizeof(in->conf.port.arg) - 1);
+		number(&in->port->queue[0]->stats, sizeof(struct port_stats),
+		       INT64_MAX - 100);
+		instance = bytes[k](&s.d) - queues;
+		assert_in_range(CONF_MAX_IFACES * (GN_MAX_QUEUES / STILL_QUEUES * queues +
+						   GN_MAX_INSTANCES * instance),
+				1, GHOSTNIC_MAX_ANSWER);
+		still_fini(&s);
+	}
+}
+
 /* No interface: still a document, with the daemon's own metrics. */
 static void works_without_ifaces(void **state)
 {
@@ -232,6 +291,7 @@ int main(void)
 		cmocka_unit_test(writes_text),
 		cmocka_unit_test(keeps_metrics_together),
 		cmocka_unit_test(escapes_labels),
+		cmocka_unit_test(fits_an_answer),
 		cmocka_unit_test(works_without_ifaces),
 	};
 

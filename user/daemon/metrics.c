@@ -74,15 +74,24 @@ static double uptime_s(const struct daemon *d)
 	       1e9;
 }
 
-/* Sum over the queues, into a struct of its own. */
-static struct port_stats port_sum(const struct port *p)
+/* Sum over the queues. */
+static uint64_t port_read(const struct port *p, const struct field *f)
 {
-	struct port_stats sum = { 0 };
+	uint64_t sum = 0;
 
 	for (unsigned int q = 0; q < p->nqueues; q++)
-		for (size_t f = 0; f < ARRAY_SIZE(port_fields); f++)
-			*(uint64_t *)((char *)&sum + port_fields[f].off) +=
-				field_read(&p->queue[q]->stats, &port_fields[f]);
+		sum += field_read(&p->queue[q]->stats, f);
+	return sum;
+}
+
+/* All of them, into a struct of its own. */
+static struct port_stats port_sum(const struct port *p)
+{
+	struct port_stats sum;
+
+	for (size_t f = 0; f < ARRAY_SIZE(port_fields); f++)
+		*(uint64_t *)((char *)&sum + port_fields[f].off) =
+			port_read(p, &port_fields[f]);
 	return sum;
 }
 
@@ -280,17 +289,15 @@ static void put_port_counters(FILE *f, const struct daemon *d)
 			for (unsigned int s = 0; s < GN_MAX_INSTANCES; s++) {
 				const struct instance *in = i->instance[s];
 
-				for (unsigned int q = 0; in && q < in->port->nqueues;
-				     q++) {
-					fprintf(f, "ghostnic_%s{", name);
-					put_label(f, "interface", i->name);
-					fputc(',', f);
-					put_label(f, "instance", in->conf.name);
-					fprintf(f, ",queue=\"%u\"} %llu\n", q,
-						(unsigned long long)field_read(
-							&in->port->queue[q]->stats,
-							&port_fields[k]));
-				}
+				if (!in)
+					continue;
+				fprintf(f, "ghostnic_%s{", name);
+				put_label(f, "interface", i->name);
+				fputc(',', f);
+				put_label(f, "instance", in->conf.name);
+				fprintf(f, "} %llu\n",
+					(unsigned long long)port_read(in->port,
+								      &port_fields[k]));
 			}
 		}
 	}

@@ -25,7 +25,7 @@ extern "C" {
 #define GHOSTNIC_SOCKET	     "/run/ghostnic/ctl.sock"
 #define GHOSTNIC_SOCKET_ENV  "GHOSTNIC_CTL"
 #define GHOSTNIC_MAX_REQUEST 4096	 /* bytes with the newline */
-#define GHOSTNIC_MAX_ANSWER  (16u << 20) /* bytes with the newline */
+#define GHOSTNIC_MAX_ANSWER  (64u << 20) /* bytes with the newline */
 #define GHOSTNIC_TIMEOUT_MS  5000
 #define GHOSTNIC_MAX_FDS     2 /* descriptors of any answer */
 
