@@ -198,8 +198,14 @@ static void test_soft_dirty(void **state)
 		writer_start(&w, memfd, false);
 		err = rate_pid_create(w.pid, RATE_SOFT_DIRTY, 100, &s, why, sizeof(why));
 		if (rate_soft_supported()) {
+			uint64_t since = s->since_ns;
+
 			assert_int_equal(err, 0);
+			assert_in_range(since, 1, clock_ns());
 			counts(&w, s);
+			/* Amid the walk; and the next one amid the clearing after that. */
+			assert_in_range(s->until_ns, since + 1, s->since_ns - 1);
+			assert_in_range(s->since_ns, since, clock_ns());
 			s->ops->destroy(s);
 		} else {
 			assert_int_equal(err, -EOPNOTSUPP);
@@ -370,6 +376,31 @@ static void test_windows(void **state)
 	free(r);
 }
 
+/* Half of what it takes to look at all is at the end of an interval, half in none. */
+static int slow_harvest(struct rate_source *s, uint64_t *bitmap, uint64_t by[2])
+{
+	s->until_ns = s->since_ns + 2000000000;
+	s->since_ns += 3000000000;
+	return 0;
+}
+
+static void test_slow_harvest(void **state)
+{
+	static const struct rate_source_ops ops = { .harvest = slow_harvest };
+	struct rate_report *r = calloc(1, sizeof(*r));
+	struct rate_source s = { .ops = &ops, .bits = 64, .bit_bytes = 4096 };
+	struct rate_run run;
+
+	s.since_ns = clock_ns();
+	assert_int_equal(rate_begin(&run, &s, 3, r), 0);
+	for (unsigned int i = 0; i < 3; i++) {
+		assert_int_equal(rate_step(&run), 0);
+		assert_true(fabs(r->interval[i].seconds - 2) < 1e-9);
+	}
+	rate_end(&run);
+	free(r);
+}
+
 /* A process that writes round and round in @ws pages, @rate a second: the curve is exact,
  * and so has the forecast to be. */
 static void test_forecast(void **state)
@@ -447,10 +478,11 @@ static void test_plot(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_windows),	   cmocka_unit_test(test_forecast),
-		cmocka_unit_test(test_plot),	   cmocka_unit_test(test_pagemap),
-		cmocka_unit_test(test_soft_dirty), cmocka_unit_test(test_hashes),
-		cmocka_unit_test(test_reserved),   cmocka_unit_test(test_process),
+		cmocka_unit_test(test_windows),	     cmocka_unit_test(test_forecast),
+		cmocka_unit_test(test_plot),	     cmocka_unit_test(test_pagemap),
+		cmocka_unit_test(test_slow_harvest), cmocka_unit_test(test_soft_dirty),
+		cmocka_unit_test(test_hashes),	     cmocka_unit_test(test_reserved),
+		cmocka_unit_test(test_process),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -203,7 +203,7 @@ int rate_begin(struct rate_run *run, struct rate_source *s, unsigned int n,
 	err = run->bitmap ? rate_windows_init(&run->windows, s->bits, n) : -ENOMEM;
 	if (err)
 		free(run->bitmap);
-	run->then_ns = clock_ns();
+	run->then_ns = s->since_ns ? s->since_ns : clock_ns();
 	return err;
 }
 
@@ -226,10 +226,11 @@ int rate_step(struct rate_run *run)
 	found = bitmap_count(run->bitmap, words);
 	run->bits += found;
 	run->growth += s->growth;
-	add_interval(r, s, &run->windows, found, by, (double)(now - run->then_ns) / 1e9,
+	add_interval(r, s, &run->windows, found, by,
+		     (double)((s->until_ns ? s->until_ns : now) - run->then_ns) / 1e9,
 		     run->growth);
 	r->ram_bytes = s->ram_bytes;
-	run->then_ns = now;
+	run->then_ns = s->since_ns ? s->since_ns : now;
 	return 0;
 }
 

@@ -112,6 +112,9 @@ struct rate_source {
 	uint64_t bits;
 	double bit_bytes, ram_bytes;
 	double growth; /* bytes in pages that the last interval brought */
+	/* By clock_ns(), of one whose harvests take long: until when the last one counts,
+	 * and since when the next one does. 0: its end */
+	uint64_t until_ns, since_ns;
 	bool by_source;
 	unsigned int samples;
 	char method[32], note[256];

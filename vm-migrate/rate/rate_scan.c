@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "../../user/lib/bitmap.h"
+#include "../../user/lib/clock.h"
 #include "../dirty/dirty.h"
 #include "rate_pid.h"
 
@@ -149,9 +150,16 @@ struct soft_source {
 	int clear_fd;
 };
 
-static int soft_clear(int fd)
+/* @at_ns: when a page is cleared, in the mean; may be NULL */
+static int soft_clear(int fd, uint64_t *at_ns)
 {
-	return pwrite(fd, "4", 1, 0) == 1 ? 0 : -errno;
+	const uint64_t began = clock_ns();
+
+	if (pwrite(fd, "4", 1, 0) != 1)
+		return -errno;
+	if (at_ns)
+		*at_ns = began + (clock_ns() - began) / 2;
+	return 0;
 }
 
 static int open_clear(int pid)
@@ -178,7 +186,7 @@ bool rate_soft_supported(void)
 		goto out;
 	clear = open_clear(getpid());
 	*page = 1;
-	if (pagemap >= 0 && clear >= 0 && !soft_clear(clear) &&
+	if (pagemap >= 0 && clear >= 0 && !soft_clear(clear, NULL) &&
 	    pread(pagemap, &e[0], sizeof(e[0]), at) == sizeof(e[0])) {
 		*page = 2;
 		yes = pread(pagemap, &e[1], sizeof(e[1]), at) == sizeof(e[1]) &&
@@ -241,15 +249,20 @@ static int soft_run(void *arg, uint64_t va, uint64_t pages)
 	return 0;
 }
 
-/* What is written between reading and clearing is lost to the count: microseconds of an
- * interval. */
+/*
+ * A page counts from when it was cleared until it is read. Both are walks through the whole
+ * process, whose middles are that of a page in the mean. What is written between the two is
+ * lost, and that time is in no interval.
+ */
 static int soft_harvest(struct rate_source *s, uint64_t *bitmap, uint64_t by[2])
 {
 	struct soft_source *p = (struct soft_source *)s;
 	struct soft_look l = { .p = p, .bitmap = bitmap, .dirty = &by[0] };
+	const uint64_t began = clock_ns();
 	int64_t n = pid_areas_populated(&p->areas, soft_run, &l);
 
-	return n < 0 ? (int)n : soft_clear(p->clear_fd);
+	s->until_ns = began + (clock_ns() - began) / 2;
+	return n < 0 ? (int)n : soft_clear(p->clear_fd, &s->since_ns);
 }
 
 static void soft_destroy(struct rate_source *s)
@@ -266,6 +279,7 @@ static const struct rate_source_ops soft_ops = { soft_harvest, soft_destroy };
 int rate_soft_create(struct pid_areas *a, struct rate_source **out, char *why,
 		     size_t why_len)
 {
+	uint64_t cleared_ns = 0;
 	struct soft_source *p;
 	int64_t pages;
 	int fd, err;
@@ -282,7 +296,7 @@ int rate_soft_create(struct pid_areas *a, struct rate_source **out, char *why,
 			 strerror(-fd));
 		return fd;
 	}
-	err = soft_clear(fd);
+	err = soft_clear(fd, &cleared_ns);
 	pages = err ? err : pid_areas_populated(a, NULL, NULL);
 	p = calloc(1, sizeof(*p));
 	if (pages < 0 || !p) {
@@ -293,11 +307,14 @@ int rate_soft_create(struct pid_areas *a, struct rate_source **out, char *why,
 	p->areas = *a;
 	p->clear_fd = fd;
 	p->src.ops = &soft_ops;
+	p->src.since_ns = cleared_ns;
 	p->src.bits = a->bits;
 	p->src.bit_bytes = RATE_PAGE;
 	p->src.ram_bytes = (double)pages * RATE_PAGE;
 	strcpy(p->src.method, "soft-dirty");
-	strcpy(p->src.note, "a huge page is dirty as a whole");
+	strcpy(p->src.note,
+	       "a huge page is dirty as a whole; an interval ends in the middle "
+	       "of the look at all pages");
 	*out = &p->src;
 	return 0;
 }
