@@ -5,7 +5,8 @@
 #
 #	B=build FUZZ_SECONDS=20 tests/fuzz/run.sh fuzz_rx
 #
-# New inputs go to $B/fuzz/corpus/NAME, a crash to $B/fuzz/crash-NAME-*: make it a seed.
+# New inputs go to $B/fuzz/corpus/NAME, a crash to $B/fuzz/crash-NAME-*: make it a seed. Until it
+# is removed there, each run begins with it.
 set -eu
 
 target=$1
@@ -19,11 +20,18 @@ if setarch -R true 2>/dev/null; then
 	norandom='setarch -R'
 fi
 log=$B/fuzz/$target.log
-# shellcheck disable=SC2086 # setarch with its option
-if ! $norandom "$B/asan/tests/fuzz/$target" -max_total_time="${FUZZ_SECONDS:-20}" \
-	-timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
-	-artifact_prefix="$B/fuzz/crash-$name-" "$corpus" "$seeds" >"$log" 2>&1; then
+# run ARG... - the target
+run()
+{
+	# shellcheck disable=SC2086 # setarch with its option
+	$norandom "$B/asan/tests/fuzz/$target" -timeout=10 -rss_limit_mb=2048 "$@" >"$log" 2>&1 &&
+		return
 	tail -n 60 "$log"
 	exit 1
-fi
+}
+for crash in "$B/fuzz/crash-$name-"*; do
+	[ ! -e "$crash" ] || run "$crash"
+done
+run -max_total_time="${FUZZ_SECONDS:-20}" -print_final_stats=1 \
+	-artifact_prefix="$B/fuzz/crash-$name-" "$corpus" "$seeds"
 grep number_of_executed_units "$log"
