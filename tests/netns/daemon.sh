@@ -193,6 +193,8 @@ queues()
 	# One of two is served: the other one's packets are the host's, which has none of the
 	# instances' addresses, and its own traffic passes.
 	gn_must gn_daemon host --iface h0 --queues 1 --instance "vm1,mac=$GN_MAC1,port=tap:vm1"
+	# CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF
+	gn_check "the daemon has given up its other rights" gn_jailed "$GN_DAEMON" 0x8000003000
 	gn_check "one of two queues: that is said" \
 		grep -q '1 of 2 receive queues are served' "$GN_TMP/GN_DAEMON.log"
 	gn_check "one of two queues: the rest is counted" gn_wait 10 unserved

@@ -193,6 +193,19 @@ gn_ghostnic()
 	${GN_REPLACE:+exec} "$GN_BIN/ghostnic" "$@"
 }
 
+# gn_jailed PID [CAPS] - all its threads: no capability but those of mask CAPS, no new privileges,
+# a filter of system calls
+gn_jailed()
+{
+	local t caps
+	printf -v caps %016x "$((${2:-0}))"
+	for t in "/proc/$1/task"/*/status; do
+		grep -E "^(Name|Cap|NoNewPrivs|Seccomp)" "$t"
+		grep -qzP "CapInh:\t0+\nCapPrm:\t$caps\nCapEff:\t$caps\nCapBnd:\t0+\nCapAmb:\t0+\n" "$t" &&
+			grep -qzP 'NoNewPrivs:\t1\nSeccomp:\t2\n' "$t" || return 1
+	done
+}
+
 # gn_daemon NS ARGS... - ghostnicd in NS; sets GN_DAEMON, exports GHOSTNIC_CTL; on return
 # it answers. Output in $GN_TMP/GN_DAEMON.log.
 gn_daemon()

@@ -21,7 +21,7 @@ for i in 1 2 3; do
 	share_agent $i --directory "etcd:$URL/run"
 	share_app $i
 done
-gn_check "the agent has given up its rights, with etcd too" share_jailed "${AGENT[1]}"
+gn_check "the agent has given up its rights, with etcd too" gn_jailed "${AGENT[1]}"
 expect "owner exports" "ok 4294967296" 1 export mem 1048576 secret
 expect "owner stores" ok 1 store 8 42
 expect "n2 finds the region in etcd" "ok 4294967296" 2 import mem secret

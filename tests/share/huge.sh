@@ -151,8 +151,7 @@ history()
 	: >"$GN_TMP/enough"
 	for pid in "${pids[@]}"; do wait "$pid" || rc=1; done
 	cat "$GN_TMP"/history.?.log
-	[ $rc = 0 ] && "$T/history" check "$GN_TMP"/history.[123] | tee "$GN_TMP/verdict" &&
-		grep -q ", 0 in doubt, .* 0 words in error" "$GN_TMP/verdict"
+	[ $rc = 0 ] && "$T/history" check "$GN_TMP"/history.[123]
 }
 served() { mem 2 get "$1" 0 1; }
 begun() { [ "$(cat "$GN_TMP"/history.?.log | grep -c "^begun")" = 3 ]; }

@@ -109,17 +109,6 @@ share_app()
 	APP_OUT[$name]=$out
 }
 
-# share_jailed PID - an agent's threads: no capability, no new privileges, a filter of calls
-share_jailed()
-{
-	local t
-	for t in "/proc/$1/task"/*/status; do
-		grep -E '^(Cap|NoNewPrivs|Seccomp)' "$t"
-		grep -qzP 'CapInh:\t0+\nCapPrm:\t0+\nCapEff:\t0+\nCapBnd:\t0+\nCapAmb:\t0+\n' "$t" &&
-			grep -qzP 'NoNewPrivs:\t1\nSeccomp:\t2\n' "$t" || return 1
-	done
-}
-
 tell() { echo "${@:2}" >&"${APP_IN[$1]}"; }
 
 # hear NAME - its next answer, within 20 s

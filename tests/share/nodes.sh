@@ -18,7 +18,7 @@ for i in 1 2 3; do
 	share_app $i
 done
 
-gn_check "the agent has given up its rights" share_jailed "${AGENT[1]}"
+gn_check "the agent has given up its rights" gn_jailed "${AGENT[1]}"
 expect "owner exports" "ok 4294967296" 1 export mem 16777216 secret
 expect "owner stores" ok 1 store 8 42
 expect "n2 imports" "ok 4294967296" 2 import mem secret

@@ -22,7 +22,7 @@ for i in 1 2; do
 done
 share_app 2 other
 stage "agents run"
-gn_check "agent has given up its rights" share_jailed "${AGENT[1]}"
+gn_check "agent has given up its rights" gn_jailed "${AGENT[1]}"
 expect "owner exports" "ok 4294967296" 1 export mem 1048576 secret
 expect "owner stores" ok 1 store 8 42
 expect "n2 imports" "ok 4294967296" 2 import mem secret
