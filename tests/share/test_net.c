@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include <unistd.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <cmocka.h>
 
 #include "../../user/share/net.h"
@@ -210,12 +212,53 @@ static void test_bad(void **state)
 	assert_int_equal(net_listen(longest), -EINVAL);
 }
 
+static volatile sig_atomic_t ticks;
+
+static void tick(int sig)
+{
+	static const struct itimerval off;
+
+	if (++ticks == 1000) /* for ever, were it not for this */
+		setitimer(ITIMER_REAL, &off, NULL);
+}
+
+/* A signal, and another one, put off the end of no wait. */
+static void test_signals(void **state)
+{
+	static const struct itimerval often = { { 0, 10000 }, { 0, 10000 } }, off;
+	struct sigaction sa = { .sa_handler = tick }, old;
+	uint8_t *bytes = calloc(1, BYTES), byte;
+	struct iovec iov = { bytes, BYTES };
+	struct net_conn c, peer;
+	char addr[64];
+	int listener;
+
+	assert_non_null(bytes);
+	snprintf(addr, sizeof(addr), "unix:%s/sock", path);
+	listener = net_listen(addr);
+	assert_true(listener >= 0);
+	assert_int_equal(net_connect(addr, NULL, 5000, &c), 0);
+	assert_int_equal(net_accept(listener, addr, NULL, &peer), 0);
+	assert_int_equal(sigaction(SIGALRM, &sa, &old), 0);
+	assert_int_equal(setitimer(ITIMER_REAL, &often, NULL), 0);
+	assert_int_equal(net_recv_all(&c, &byte, 1, 100), -ETIMEDOUT);
+	assert_int_equal(net_send_all(&c, &iov, 1, 100), -ETIMEDOUT);
+	assert_int_equal(setitimer(ITIMER_REAL, &off, NULL), 0);
+	assert_int_equal(sigaction(SIGALRM, &old, NULL), 0);
+	assert_in_range(ticks, 1, 999);
+	net_close(&c);
+	net_close(&peer);
+	close(listener);
+	unlink(addr + 5);
+	free(bytes);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_tcp),  cmocka_unit_test(test_tls),
 		cmocka_unit_test(test_unix), cmocka_unit_test(test_nobody),
-		cmocka_unit_test(test_bad),
+		cmocka_unit_test(test_bad),  cmocka_unit_test(test_signals),
 	};
 	int rc;
 

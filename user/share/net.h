@@ -15,6 +15,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -98,6 +99,10 @@ ssize_t net_recv(struct net_conn *c, const struct iovec *iov, int n);
  * progress; for threads that block. Return: 0, -ETIMEDOUT, -ECONNRESET, -errno */
 int net_send_all(struct net_conn *c, struct iovec *iov, int n, int timeout_ms);
 int net_recv_all(struct net_conn *c, void *buf, size_t len, int timeout_ms);
+
+/** net_wait() - until @fd has @events, or a signal came; at most until @end_ns
+ * (clock_ns()). Return: 0: look, -ETIMEDOUT, -errno */
+int net_wait(int fd, short events, uint64_t end_ns);
 
 /**
  * net_tls_create() - load credentials; any number of connections may share them

@@ -141,11 +141,15 @@ int net_accept(int listener, const char *addr, const struct net_tls *tls,
 	return 0;
 }
 
-static int wait_for(int fd, short events, int timeout_ms)
+int net_wait(int fd, short events, uint64_t end_ns)
 {
 	struct pollfd p = { .fd = fd, .events = events };
-	int n = poll(&p, 1, timeout_ms);
+	uint64_t now = clock_ns();
+	int n;
 
+	if (now >= end_ns)
+		return -ETIMEDOUT;
+	n = poll(&p, 1, (int)((end_ns - now) / 1000000) + 1);
 	if (n < 0)
 		return errno == EINTR ? 0 : -errno;
 	return n ? 0 : -ETIMEDOUT;
@@ -240,10 +244,7 @@ static int connect_one(const char *addr, const struct net_tls *tls, int timeout_
 	if (err)
 		return err;
 	while ((err = net_connect_step(&c, &events)) == -EAGAIN) {
-		uint64_t now = clock_ns();
-
-		err = now < end ? wait_for(c.fd, events, (int)((end - now) / 1000000) + 1)
-				: -ETIMEDOUT;
+		err = net_wait(c.fd, events, end);
 		if (err)
 			break;
 	}
@@ -313,15 +314,25 @@ ssize_t net_recv(struct net_conn *c, const struct iovec *iov, int n)
 	return r < 0 ? -errno : r;
 }
 
+/* Not yet: wait, until *@end_ns; 0: this wait begins. */
+static int wait_on(struct net_conn *c, short events, int timeout_ms, uint64_t *end_ns)
+{
+	if (!*end_ns)
+		*end_ns = clock_ns() + (uint64_t)timeout_ms * 1000000;
+	return net_wait(c->fd, events, *end_ns);
+}
+
 int net_send_all(struct net_conn *c, struct iovec *iov, int n, int timeout_ms)
 {
+	uint64_t end = 0;
+
 	while (n) {
 		ssize_t r = net_send(c, iov, n);
 
 		if (r == -EINTR)
 			continue;
 		if (r == -EAGAIN) {
-			int err = wait_for(c->fd, POLLOUT, timeout_ms);
+			int err = wait_on(c, POLLOUT, timeout_ms, &end);
 
 			if (err)
 				return err;
@@ -329,6 +340,7 @@ int net_send_all(struct net_conn *c, struct iovec *iov, int n, int timeout_ms)
 		}
 		if (r < 0)
 			return (int)r;
+		end = 0;
 		while (n && (size_t)r >= iov->iov_len) {
 			r -= (ssize_t)iov->iov_len;
 			iov++;
@@ -345,6 +357,7 @@ int net_send_all(struct net_conn *c, struct iovec *iov, int n, int timeout_ms)
 int net_recv_all(struct net_conn *c, void *buf, size_t len, int timeout_ms)
 {
 	struct iovec iov = { .iov_base = buf, .iov_len = len };
+	uint64_t end = 0;
 
 	while (iov.iov_len) {
 		ssize_t r = net_recv(c, &iov, 1);
@@ -352,7 +365,7 @@ int net_recv_all(struct net_conn *c, void *buf, size_t len, int timeout_ms)
 		if (r == -EINTR)
 			continue;
 		if (r == -EAGAIN) {
-			int err = wait_for(c->fd, POLLIN, timeout_ms);
+			int err = wait_on(c, POLLIN, timeout_ms, &end);
 
 			if (err)
 				return err;
@@ -360,6 +373,7 @@ int net_recv_all(struct net_conn *c, void *buf, size_t len, int timeout_ms)
 		}
 		if (r <= 0)
 			return r ? (int)r : -ECONNRESET;
+		end = 0;
 		iov.iov_base = (char *)iov.iov_base + r;
 		iov.iov_len -= (size_t)r;
 	}

@@ -8,6 +8,7 @@
  * TLS does not block (net.h).
  */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -153,21 +154,26 @@ void lib_conns_close(struct ghostmem_region *r)
 static ssize_t recv_direct(struct lib_conn *c, struct iovec *iov, int n)
 {
 	struct msghdr mh = { .msg_iov = iov, .msg_iovlen = (size_t)n };
+	uint64_t start = clock_ns(), end = start + (uint64_t)c->timeout_ms * 1000000;
+	int flags = 0, err;
 	ssize_t r;
 
 	if (c->spin_ns) {
-		uint64_t end = clock_ns() + c->spin_ns;
-
 		do {
 			r = recvmsg(c->nc.fd, &mh, MSG_DONTWAIT);
 		} while (r < 0 && (errno == EAGAIN || errno == EINTR) &&
-			 clock_ns() < end);
+			 clock_ns() < start + c->spin_ns);
 		if (r >= 0 || (errno != EAGAIN && errno != EINTR))
 			return r > 0 ? r : r ? -errno : -ECONNRESET;
 	}
-	do {
-		r = recvmsg(c->nc.fd, &mh, 0);
-	} while (r < 0 && errno == EINTR);
+	/* A signal ends the socket's own timeout, and the next call would begin it anew. */
+	while ((r = recvmsg(c->nc.fd, &mh, flags)) < 0 &&
+	       (errno == EINTR || (flags && errno == EAGAIN))) {
+		flags = MSG_DONTWAIT;
+		err = net_wait(c->nc.fd, POLLIN, end);
+		if (err)
+			return err;
+	}
 	if (r < 0)
 		return errno == EAGAIN ? -ETIMEDOUT : -errno;
 	return r ? r : -ECONNRESET;
