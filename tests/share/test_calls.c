@@ -19,6 +19,7 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -407,11 +408,102 @@ static void test_child(void **state)
 	unlink(file);
 }
 
+/* ---- a barrier -------------------------------------------------------------------- */
+
+#define ROUND (1ull << 32)
+
+/* A waits for one other, and leaves. Just before, that one comes. */
+static int last_comes(const struct gm_hdr *h)
+{
+	uint64_t *word = (uint64_t *)w.memory;
+
+	if (h->op == GM_OP_CAS && *word == 1)
+		*word = 2;
+	return DO;
+}
+
+static void test_barrier_left(void **state)
+{
+	struct ghostmem_region *r;
+	struct ghostmem *g;
+
+	w.rule = last_comes;
+	r = begin(&g);
+	assert_int_equal(ghostmem_barrier(r, 0, 2, 1), 0);
+	look();
+	assert_true(*(uint64_t *)w.memory == ROUND);
+	end(g);
+}
+
+/* A comes last, and before it can end the round one that waits has seen that all are there,
+ * and come again for the next one. */
+static int others_go_on(const struct gm_hdr *h)
+{
+	uint64_t *word = (uint64_t *)w.memory;
+
+	if (h->op != GM_OP_GET && *word == 2)
+		*word = ROUND + 1;
+	return DO;
+}
+
+static void test_barrier_ended(void **state)
+{
+	struct ghostmem_region *r;
+	struct ghostmem *g;
+	uint64_t old;
+
+	w.rule = others_go_on;
+	r = begin(&g);
+	assert_int_equal(ghostmem_fetch_add(r, 0, 1, &old), 0);
+	assert_int_equal(ghostmem_barrier(r, 0, 2, WAIT_MS), 0);
+	look();
+	assert_true(*(uint64_t *)w.memory == ROUND + 1);
+	end(g);
+}
+
+/* ---- signals ---------------------------------------------------------------------- */
+
+static int silent(const struct gm_hdr *h)
+{
+	return SILENT;
+}
+
+static volatile sig_atomic_t ticks;
+
+static void tick(int sig)
+{
+	static const struct itimerval off;
+
+	if (++ticks == 500) /* for ever, were it not for this */
+		setitimer(ITIMER_REAL, &off, NULL);
+}
+
+/* A signal, and another one, put off the end of no call. */
+static void test_signals(void **state)
+{
+	static const struct itimerval often = { { 0, 20000 }, { 0, 20000 } }, off;
+	struct sigaction sa = { .sa_handler = tick }, old;
+	struct ghostmem_region *r;
+	struct ghostmem *g;
+	uint64_t v;
+
+	w.rule = silent;
+	r = begin(&g);
+	assert_int_equal(sigaction(SIGALRM, &sa, &old), 0);
+	assert_int_equal(setitimer(ITIMER_REAL, &often, NULL), 0);
+	assert_int_equal(ghostmem_get(r, 0, &v, sizeof(v)), -EIO);
+	assert_int_equal(setitimer(ITIMER_REAL, &off, NULL), 0);
+	assert_int_equal(sigaction(SIGALRM, &old, NULL), 0);
+	assert_in_range(ticks, 1, 499);
+	end(g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_moves),
-		cmocka_unit_test(test_child),
+		cmocka_unit_test(test_moves),	     cmocka_unit_test(test_child),
+		cmocka_unit_test(test_barrier_left), cmocka_unit_test(test_barrier_ended),
+		cmocka_unit_test(test_signals),
 	};
 	int rc;
 

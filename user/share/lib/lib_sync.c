@@ -5,9 +5,11 @@
  * Lock: the word is 0, or the number of the thread that holds it: random, so that it is
  * unique over all nodes without an authority; whoever unlocks must be whoever locked.
  *
- * Barrier: number of the round << 32 | how many wait. The last one to come adds
- * (1 << 32) - parties: with one atomic the round is over and the count 0 again, so those
- * who come for the next round need not wait until everybody has left.
+ * Barrier: number of the round << 32 | how many wait. When all have come, (1 << 32) -
+ * parties is added: with one atomic the round is over and the count 0 again, so those who
+ * come for the next round need not wait until everybody has left. The last one to come
+ * does so, or who sees before it that all are there: then nobody may leave any more, for
+ * the last one has not waited.
  */
 #include <errno.h>
 #include <sys/random.h>
@@ -69,10 +71,17 @@ int ghostmem_unlock(struct ghostmem_region *r, uint64_t off)
 	return err ? err : old == self() ? 0 : -EPERM;
 }
 
+/* All have come, so until the round is over nobody changes @now but to end it. */
+static int end_round(struct ghostmem_region *r, uint64_t off, uint64_t now,
+		     unsigned int parties)
+{
+	return ghostmem_compare_swap(r, off, now, now + (1ull << 32) - parties, NULL);
+}
+
 int ghostmem_barrier(struct ghostmem_region *r, uint64_t off, unsigned int parties,
 		     int timeout_ms)
 {
-	uint64_t start = clock_ns(), ns = WAIT_MIN_NS, old, now;
+	uint64_t start = clock_ns(), ns = WAIT_MIN_NS, old, now, seen;
 	int err;
 
 	if (!parties)
@@ -81,22 +90,18 @@ int ghostmem_barrier(struct ghostmem_region *r, uint64_t off, unsigned int parti
 	if (err)
 		return err;
 	if ((uint32_t)old + 1 == parties)
-		return ghostmem_fetch_add(r, off, (1ull << 32) - parties, NULL);
+		return end_round(r, off, old + 1, parties);
 	for (;;) {
 		err = ghostmem_get(r, off, &now, sizeof(now));
 		if (err || now >> 32 != old >> 32)
 			return err;
+		if ((uint32_t)now == parties)
+			return end_round(r, off, now, parties);
 		if (wait_more(&ns, start, timeout_ms))
 			continue;
-		/* Leave, unless the last one comes at this very moment. */
-		while (now >> 32 == old >> 32) {
-			uint64_t seen;
-
-			err = ghostmem_compare_swap(r, off, now, now - 1, &seen);
-			if (err || seen == now)
-				return err ? err : -ETIMEDOUT;
-			now = seen;
-		}
-		return 0;
+		/* Leave, unless somebody comes or leaves at this very moment. */
+		err = ghostmem_compare_swap(r, off, now, now - 1, &seen);
+		if (err || seen == now)
+			return err ? err : -ETIMEDOUT;
 	}
 }
