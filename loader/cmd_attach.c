@@ -17,6 +17,7 @@
 #include "cmd.h"
 #include "link.h"
 #include "out.h"
+#include "owner.h"
 #include "pin.h"
 #include "preflight.h"
 #include "xdp.h"
@@ -42,13 +43,6 @@ static int begin(const struct opts *o, char bpffs[BPFFS_MAX], int *lock)
 	return EXIT_DONE;
 }
 
-/* The program on the interface and the pins belong together and are whole. */
-static bool is_whole(const struct xdp_state *x, const struct pin_ids *pins)
-{
-	return x->found == XDP_FOUND_OURS && pin_complete(pins) &&
-	       !memcmp(&x->maps, pins, sizeof(*pins));
-}
-
 json_t *feature_names(uint32_t mask)
 {
 	json_t *a = json_array();
@@ -68,7 +62,7 @@ static void restore_features(const char *bpffs, const char *ifname,
 	int err;
 
 	if (!l || pin_read_state(bpffs, ifname, &ps) || !ps.features_off ||
-	    ps.ifindex != l->ifindex || ps.netns != link_netns())
+	    ps.ifindex != l->ifindex || ps.netns != pin_netns())
 		return;
 	err = link_features_set(ifname, ps.features_off, true);
 	if (err)
@@ -124,7 +118,7 @@ static int prepare(const char *bpffs, const struct link_info *l, uint32_t switch
 	struct pin_state ps = {
 		.abi = PIN_STATE_ABI,
 		.ifindex = l->ifindex,
-		.netns = link_netns(),
+		.netns = pin_netns(),
 		.features_off = switch_off,
 	};
 	enum link_feature f;
@@ -255,13 +249,20 @@ static int attach_locked(const struct opts *o, const char *bpffs, struct facts *
 	struct verdict v;
 	struct pin_ids ids;
 	unsigned int i, removed;
+	char why[512];
 	int err;
 
 	err = xdp_inspect(f->link.ifindex, &f->xdp);
+	if (!err)
+		err = owner_claim(bpffs, &f->link, &f->xdp);
 	if (err)
 		goto fail;
+	if (owner_other(bpffs, ifname, &f->link, why, sizeof(why))) {
+		out_error("%s", why);
+		return EXIT_FAILED;
+	}
 	pin_read_ids(bpffs, ifname, &ids);
-	if (is_whole(&f->xdp, &ids) && !o->force) {
+	if (owner_whole(&f->xdp, &ids) && !o->force) {
 		if (!mode_fits(o->mode, f->xdp.mode)) {
 			out_error("%s is attached in %s mode; use --force to attach it "
 				  "anew",
@@ -278,7 +279,7 @@ static int attach_locked(const struct opts *o, const char *bpffs, struct facts *
 		out_error("%s", v.error);
 		return EXIT_FAILED;
 	}
-	if (f->xdp.found == XDP_FOUND_OURS && !is_whole(&f->xdp, &ids))
+	if (f->xdp.found == XDP_FOUND_OURS && !owner_whole(&f->xdp, &ids))
 		out_note("%s had the program without its pins; attaching it anew",
 			 ifname);
 	else if (f->xdp.found != XDP_FOUND_OURS && pin_exists(bpffs, ifname))
@@ -359,12 +360,22 @@ static int detach_locked(const struct opts *o, const char *bpffs, const char *if
 {
 	struct xdp_state x = { 0 };
 	struct pin_state ps = { 0 };
-	bool pins = pin_exists(bpffs, ifname);
 	unsigned int removed = 0;
+	char why[512];
+	bool pins;
 	int err = 0;
 
-	if (!gone)
+	if (!gone) {
 		err = xdp_inspect(f->link.ifindex, &x);
+		if (!err)
+			err = owner_claim(bpffs, &f->link, &x);
+	}
+	if (!err &&
+	    owner_other(bpffs, ifname, gone ? NULL : &f->link, why, sizeof(why))) {
+		out_error("%s", why);
+		return EXIT_FAILED;
+	}
+	pins = pin_exists(bpffs, ifname);
 	if (!err && !pins && x.found != XDP_FOUND_OURS && x.found != XDP_FOUND_ORPHAN) {
 		out_error(gone ? "%s: no such interface, and no pins of it"
 			       : "%s is not attached",

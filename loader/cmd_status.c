@@ -13,6 +13,7 @@
 #include "cmd.h"
 #include "link.h"
 #include "out.h"
+#include "owner.h"
 #include "pin.h"
 #include "xdp.h"
 
@@ -41,10 +42,7 @@ static const char *word(const struct report *r)
 	if (r->xdp_err)
 		return "unknown";
 	if (attached(r))
-		return pin_complete(&r->ids) &&
-				       !memcmp(&r->ids, &r->xdp.maps, sizeof(r->ids))
-			       ? "attached"
-			       : "incomplete";
+		return owner_whole(&r->xdp, &r->ids) ? "attached" : "incomplete";
 	if (r->xdp.found == XDP_FOUND_ORPHAN)
 		return "incomplete";
 	return r->pins ? "stale" : "detached";
@@ -189,6 +187,26 @@ static json_t *to_json(const char *bpffs, const struct report *r)
 			 "features_off", feature_names(r->state.features_off));
 }
 
+static void stale_hint(const struct report *r)
+{
+	char now[IF_NAMESIZE];
+
+	if (pin_state_foreign(&r->state))
+		out_note("%s: its pins are another network namespace's, or left of one "
+			 "that is gone; run: ghostnic attach %s",
+			 r->ifname, r->ifname);
+	else if (!r->exists && r->state.ifindex && if_indextoname(r->state.ifindex, now))
+		out_note("%s: its pins are those of %s, which was %s when it was "
+			 "attached; run: ghostnic attach %s",
+			 r->ifname, now, r->ifname, now);
+	else
+		out_note("%s: pins without their program%s; run: ghostnic detach %s",
+			 r->ifname,
+			 r->exists ? ""
+				   : ", the interface is gone or in another namespace",
+			 r->ifname);
+}
+
 static void hints(const struct report *r)
 {
 	const char *w = word(r), *n = r->ifname;
@@ -201,10 +219,7 @@ static void hints(const struct report *r)
 			 "attach %s",
 			 n, n);
 	else if (!strcmp(w, "stale"))
-		out_note("%s: pins without their program%s; run: ghostnic detach %s", n,
-			 r->exists ? ""
-				   : ", the interface is gone or in another namespace",
-			 n);
+		stale_hint(r);
 	if (r->config.abi && r->config.abi != GN_ABI)
 		out_note("%s: attached by another version (ABI %u, this is %u); run: "
 			 "ghostnic "

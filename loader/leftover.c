@@ -49,6 +49,24 @@ static bool prog_uses(int fd, const struct pin_ids *ids)
 	return false;
 }
 
+bool xdp_maps_used(const struct pin_ids *ids)
+{
+	uint32_t id = 0;
+	bool uses;
+	int fd, err;
+
+	while (!(err = bpf_prog_get_next_id(id, &id))) {
+		fd = bpf_prog_get_fd_by_id(id);
+		if (fd < 0)
+			continue;
+		uses = prog_uses(fd, ids);
+		close(fd);
+		if (uses)
+			return true;
+	}
+	return err != -ENOENT;
+}
+
 /* A pin in a dispatcher's directory: a program, or a link to one. */
 static bool pin_uses(const char *path, const struct pin_ids *ids)
 {

@@ -384,18 +384,3 @@ int link_get(const char *ifname, struct link_info *out)
 	*out = a.l;
 	return 0;
 }
-
-uint64_t link_netns(void)
-{
-	uint64_t cookie = 0;
-	socklen_t len = sizeof(cookie);
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	if (fd < 0)
-		return 0;
-	/* Unlike the inode of /proc/self/ns/net it is never used again. */
-	if (getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len))
-		cookie = 0;
-	close(fd);
-	return cookie;
-}

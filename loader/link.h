@@ -69,7 +69,4 @@ int link_features_set(const char *ifname, uint32_t mask, bool on);
 /** link_txvlan_on() - does @ifname keep tags out of the frames it sends? 0, 1, -errno */
 int link_txvlan_on(const char *ifname);
 
-/** link_netns() - identity of this network namespace, 0 if unknown */
-uint64_t link_netns(void);
-
 #endif

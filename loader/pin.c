@@ -82,23 +82,23 @@ int pin_open(const char *bpffs, const char *ifname, const char *map)
 
 int pin_read_state(const char *bpffs, const char *ifname, struct pin_state *st)
 {
-	struct bpf_map_info info = { 0 };
-	uint32_t len = sizeof(info), key = 0;
-	struct pin_state s;
-	int fd, err;
+	int fd = pin_open(bpffs, ifname, PIN_STATE), err;
 
-	fd = pin_open(bpffs, ifname, PIN_STATE);
 	if (fd < 0)
 		return fd;
-	err = bpf_obj_get_info_by_fd(fd, &info, &len);
-	if (!err && (info.value_size != sizeof(s) || info.key_size != sizeof(key)))
-		err = -EPROTO;
-	if (!err)
-		err = bpf_map_lookup_elem(fd, &key, &s);
-	if (!err && s.abi != PIN_STATE_ABI)
-		err = -EPROTO;
-	if (!err)
-		*st = s;
+	err = pin_state_read(fd, st);
+	close(fd);
+	return err;
+}
+
+int pin_write_state(const char *bpffs, const char *ifname, const struct pin_state *st)
+{
+	int fd = pin_open(bpffs, ifname, PIN_STATE), err;
+	uint32_t key = 0;
+
+	if (fd < 0)
+		return fd;
+	err = bpf_map_update_elem(fd, &key, st, BPF_ANY);
 	close(fd);
 	return err;
 }
@@ -153,6 +153,20 @@ int pin_remove(const char *bpffs, const char *ifname)
 		err = -errno;
 	closedir(d);
 	if (!err && rmdir(path) && errno != ENOENT)
+		err = -errno;
+	return err;
+}
+
+int pin_rename(const char *bpffs, const char *from, const char *to)
+{
+	char old[PIN_PATH_MAX], new[PIN_PATH_MAX];
+	int err;
+
+	err = bpffs_pin_path(old, sizeof(old), bpffs, from, NULL);
+	if (!err)
+		err = bpffs_pin_path(new, sizeof(new), bpffs, to, NULL);
+	if (!err && renameat2(AT_FDCWD, old, AT_FDCWD, new, RENAME_EXCHANGE) &&
+	    (errno != ENOENT || rename(old, new)))
 		err = -errno;
 	return err;
 }

@@ -2,8 +2,8 @@
 /*
  * pin: BPFFS/ghostnic/IF, the directory of one interface's pins.
  *
- * Besides the program's maps it holds "state", an array map of our own with
- * one struct pin_state: what attach changed on the interface. A pinned map and
+ * Besides the program's maps it holds "state" (pin_state.h), a map of our own: whose
+ * pins they are, and what attach changed on the interface. A pinned map and
  * not a file in /run, because it then lives exactly as long as the pins it
  * belongs to, in the same bpffs when namespaces have one each, and is gone after a
  * reboot, as the changes are.
@@ -20,17 +20,7 @@
 #include <stdint.h>
 
 #include "../user/lib/bpffs.h"
-
-#define PIN_STATE     "state"
-#define PIN_STATE_ABI 1
-
-struct pin_state {
-	uint32_t abi; /* PIN_STATE_ABI */
-	uint32_t ifindex;
-	uint64_t netns;	       /* link_netns() */
-	uint32_t features_off; /* mask of enum link_feature that attach switched off */
-	uint32_t pad;
-};
+#include "../user/lib/pin_state.h"
 
 /* Which maps are pinned, by kernel identifier; 0: not pinned. */
 struct pin_ids {
@@ -55,6 +45,9 @@ int pin_create(const char *bpffs, const char *ifname, const struct pin_state *st
 /** pin_read_state() - Return: 0, -ENOENT, -EPROTO (another version's), -errno */
 int pin_read_state(const char *bpffs, const char *ifname, struct pin_state *st);
 
+/** pin_write_state() - into the pins that are there. Return: 0, -ENOENT, -errno */
+int pin_write_state(const char *bpffs, const char *ifname, const struct pin_state *st);
+
 /** pin_open() - descriptor of a pinned map. Return: fd, -ENOENT, -errno */
 int pin_open(const char *bpffs, const char *ifname, const char *map);
 
@@ -66,6 +59,12 @@ bool pin_complete(const struct pin_ids *ids);
 
 /** pin_remove() - unlink everything; nothing there is success. Return: 0, -errno */
 int pin_remove(const char *bpffs, const char *ifname);
+
+/**
+ * pin_rename() - the pins of @from are those of @to now, and what was there @from's
+ * Return: 0, -errno
+ */
+int pin_rename(const char *bpffs, const char *from, const char *to);
 
 /**
  * pin_list() - names of the interfaces that have pins

@@ -89,6 +89,10 @@ void xdp_empty_xsks(int fd);
 int xdp_clean_leftovers(const char *bpffs, const struct pin_ids *ids,
 			unsigned int ifindex);
 
+/** xdp_maps_used() - is a program loaded that uses one of them? Yes, if that cannot be found
+ * out */
+bool xdp_maps_used(const struct pin_ids *ids);
+
 /** xdp_mode_name() - "native", "generic", "offload" */
 const char *xdp_mode_name(enum xdp_attach_mode mode);
 

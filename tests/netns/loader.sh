@@ -6,7 +6,7 @@
 # leaves something behind.
 
 #
-#	loader.sh [plain] [served] [others] [killed]	only these parts; default: all
+#	loader.sh [plain] [served] [renamed] [swapped] [spaces] [gone] [others] [killed]
 #
 # Environment: GN_STRIDE, kill at every so-manyth step only (default 1).
 
@@ -16,8 +16,10 @@
 GN=$GN_BIN/ghostnic
 FORWARD=rx-udp-gro-forwarding	# an offload every interface has, which attach wants off
 
-# g ARGS... - ghostnic in the namespace of the interface
-g() { gn_exec a "$GN" "$@"; }
+IN=a	# namespace of the interface
+
+# g ARGS... - ghostnic there
+g() { gn_exec "$IN" "$GN" "$@"; }
 
 # quiet ARGS... - a step of a test; what it said is in $GN_TMP/said
 quiet() { g "$@" >"$GN_TMP/said" 2>&1; }
@@ -47,6 +49,15 @@ is()
 	local out
 	out=$(g status -j "$1" 2>&1)
 	jq -e ".ok and (.interfaces[0] | $2)" <<<"$out" || { echo "$out"; return 1; }
+}
+
+# pair - v0, in namespace a, and v1
+pair()
+{
+	gn_veth a v0 b v1
+	gn_must gn_exec a ethtool -K v0 $FORWARD on
+	gn_addr a v0 1
+	gn_addr b v1 2
 }
 
 xdp_of() { gn_exec a ip -j -d link show dev "$1" | jq -e '.[0].xdp'; }
@@ -143,6 +154,7 @@ part_plain()
 	gn_must gn_exec a ip link del w0
 	gn_veth a w0 b w1
 	gn_check "a new interface of the name is not attached" is w0 '.state == "stale"'
+	gn_check "nor does a daemon take it" no_daemon w0 "another interface that had the name"
 	gn_check "attach to it" refuses 0 "stale pins" attach w0
 	gn_check "is whole" is w0 '.state == "attached"'
 	gn_must quiet detach w0
@@ -176,6 +188,16 @@ part_plain()
 	gn_must gn_exec a ip link set v0 up
 }
 
+# no_daemon IF PATTERN - a second daemon does not start there, and says so
+no_daemon()
+{
+	gn_exec "$IN" timeout 10 "$GN_BIN/ghostnicd" --foreground --ctl "$GN_TMP/second.sock" \
+		--iface "$1" --instance "vm2,mac=$GN_MAC2,port=null" >"$GN_TMP/said" 2>&1
+	[ $? = 1 ] && grep -q -- "$2" "$GN_TMP/said" && return
+	cat "$GN_TMP/said"
+	return 1
+}
+
 serves() { is v0 '.daemon and (.queues | length) == 1 and .instances[0].name == "vm1"'; }
 
 # With a daemon: what the commands say of it, and detach under it.
@@ -197,6 +219,147 @@ part_served()
 	gn_check "the host's traffic goes on" gn_ping b 10.0.0.1
 	gn_stop "$GN_DAEMON"
 	export GHOSTNIC_CTL=$GN_TMP/no.sock
+}
+
+# received - frames that the daemon has got
+received() { gn_count rx_descs; }
+
+# goes_on - the instance is still served
+goes_on()
+{
+	local seen
+	seen=$(received)
+	gn_exec b ping -q -c 1 -W 0.1 10.0.0.77
+	gn_wait 5 more_than "$seen"
+}
+more_than() { [ "$(received)" -gt "$1" ]; }
+
+# served_at IF - attach, and a daemon with an instance that gets what is for 10.0.0.77
+served_at()
+{
+	gn_must quiet attach "$1"
+	gn_must gn_daemon a --iface "$1" --instance "vm1,mac=$GN_MAC1,port=null"
+	gn_must gn_exec b ip neigh replace 10.0.0.77 lladdr "$GN_MAC1" dev v1
+	gn_check "an instance behind $1" goes_on
+}
+
+# rename FROM TO - an interface of namespace a
+rename()
+{
+	gn_must gn_exec a ip link set "$1" down
+	gn_must gn_exec a ip link set "$1" name "$2"
+	gn_must gn_exec a ip link set "$2" up
+}
+
+# ---- names that change hands -------------------------------------------------------------------
+part_renamed()
+{
+	local id
+	served_at v0
+	id=$(g status -j v0 | jq .interfaces[0].program_id)
+	rename v0 lan0
+	gn_check "renamed: detach by the old name is refused" \
+		refuses 1 "those of lan0.*ghostnic attach lan0" detach v0
+	gn_check "renamed: status by the old name says so" refuses 3 "those of lan0" status v0
+	gn_check "renamed: a daemon for the new name is told to attach" no_daemon lan0 "ghostnic attach lan0"
+	gn_check "renamed: attach finds the pins" refuses 0 "renamed its pins" attach lan0
+	gn_check "renamed: and keeps the program" is lan0 ".state == \"attached\" and .program_id == $id"
+	gn_check "renamed: the daemon goes on" goes_on
+	rename lan0 v0
+	gn_veth a lan0 b lan1
+	gn_check "renamed: who has the name now is told whose the pins are" \
+		refuses 1 "those of v0.*ghostnic attach v0" attach lan0
+	gn_check "renamed: nor may it detach them" refuses 1 "those of v0" detach lan0
+	gn_check "renamed: nor a daemon take them" no_daemon lan0 "another interface that had the name"
+	gn_check "renamed: the first daemon goes on" goes_on
+	gn_check "renamed: detach by the new name" gives 0 detach v0
+	gn_check "renamed: leaves nothing" clean v0
+	gn_stop "$GN_DAEMON"
+	export GHOSTNIC_CTL=$GN_TMP/no.sock
+
+	gn_must gn_exec a ip link del lan0
+}
+
+# ---- two interfaces have swapped names ----
+part_swapped()
+{
+	gn_veth a lan0 b lan1
+	gn_must quiet attach v0
+	gn_must quiet attach lan0
+	rename v0 tmp0
+	rename lan0 v0
+	rename tmp0 lan0
+	gn_check "swapped: attach finds the first one's" refuses 0 "already attached" attach v0
+	gn_check "swapped: and the second one's" refuses 0 "already attached" attach lan0
+	gn_check "swapped: detach both" gives 0 detach lan0
+	gn_check "swapped: the other is left alone" is v0 '.state == "attached"'
+	gn_must quiet detach v0
+	gn_check "swapped: nothing is left" gn_not leftovers
+	rename v0 tmp0
+	rename lan0 v0
+	gn_must gn_exec a ip link del tmp0
+}
+
+# ---- the same name in two namespaces, one bpffs ------------------------------------------------
+part_spaces()
+{
+	gn_ns c
+	gn_veth c v0 b v2
+	served_at v0
+	IN=c
+	gn_check "spaces: attach is refused" refuses 1 "another network namespace's" attach v0
+	gn_check "spaces: by force, too" refuses 1 "another network namespace's" attach v0 --force
+	gn_check "spaces: detach is refused" refuses 1 "another network namespace's" detach v0
+	gn_check "spaces: a daemon is refused" no_daemon v0 "another network namespace's"
+	gn_check "spaces: status says why" refuses 3 "another network namespace's" status v0
+	gn_must gn_exec c ip link del v0
+	gn_check "spaces: detach without the interface is refused" \
+		refuses 1 "another network namespace's" detach v0
+	IN=a
+	gn_check "spaces: the daemon goes on" goes_on
+	gn_check "spaces: the first is attached" attached v0
+	gn_stop "$GN_DAEMON"
+
+	# Moved with its program, and renamed, it is the same interface.
+	gn_must gn_exec a ip link set v0 netns /run/netns/c name w0
+	IN=c
+	gn_check "moved: attach takes the pins along" refuses 0 "already attached" attach w0
+	gn_check "moved: a daemon takes them" \
+		gn_daemon c --iface w0 --instance "vm1,mac=$GN_MAC1,port=null"
+	gn_stop "$GN_DAEMON"
+	export GHOSTNIC_CTL=$GN_TMP/no.sock
+	gn_must gn_exec c ip link set w0 name v0 netns /run/netns/a
+	IN=a
+	gn_check "moved: detach where it came from" gives 0 detach v0
+	gn_check "moved: nothing is left" clean v0
+
+	gn_must gn_exec a ip link del v0
+	gn_ns_del c
+	pair
+}
+
+# ---- a namespace is gone that had the name ----
+# Its interface is, too, but libxdp's pins keep a program that hangs on a dispatcher.
+part_gone()
+{
+	local dispatcher
+	gn_ns c
+	gn_veth c v0 b v2
+	IN=c
+	gn_must quiet attach v0
+	dispatcher=$(g status -j v0 | jq .interfaces[0].dispatcher)
+	gn_ns_del c
+	IN=a
+	if [ "$dispatcher" = true ]; then
+		gn_check "namespace gone: attach says how to go on" refuses 1 "rm -r $GHOSTNIC_BPFFS/ghostnic/v0" attach v0
+		gn_must rm -r "$GHOSTNIC_BPFFS"/ghostnic/v0 "$GHOSTNIC_BPFFS"/xdp/dispatch-*
+		gn_check "namespace gone: attach then" gives 0 attach v0
+	else
+		gn_check "namespace gone: its pins are stale" refuses 0 "stale pins" attach v0
+	fi
+	gn_check "namespace gone: attached" attached v0
+	gn_must quiet detach v0
+	gn_check "namespace gone: nothing is left" clean v0
 }
 
 # ---- other XDP programs ------------------------------------------------------------------------
@@ -325,12 +488,8 @@ part_killed()
 gn_bpffs
 export GHOSTNIC_CTL=$GN_TMP/no.sock
 gn_ns a b
-gn_veth a v0 b v1
-gn_must gn_exec a ethtool -K v0 $FORWARD on
-
-gn_addr a v0 1
-gn_addr b v1 2
-[ $# -gt 0 ] || set -- plain served others killed
+pair
+[ $# -gt 0 ] || set -- plain served renamed swapped spaces gone others killed
 for part; do
 	"part_$part"
 done

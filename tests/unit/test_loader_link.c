@@ -63,11 +63,6 @@ static void test_features(void **state)
 	assert_true(link_txvlan_on("gn-none") < 0);
 }
 
-static void test_netns(void **state)
-{
-	assert_true(link_netns() == link_netns());
-}
-
 /* ---- xdp.c ---- */
 
 static libbpf_print_fn_t print;
@@ -120,8 +115,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_lo),	 cmocka_unit_test(test_no_link),
-		cmocka_unit_test(test_features), cmocka_unit_test(test_netns),
-		cmocka_unit_test(test_messages), cmocka_unit_test(test_modes),
+		cmocka_unit_test(test_features), cmocka_unit_test(test_messages),
+		cmocka_unit_test(test_modes),
 	};
 
 	return cmocka_run_group_tests_name("loader_link", tests, NULL, NULL);

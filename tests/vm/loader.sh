@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 #
 # Parts of tests/netns/loader.sh once more, on a kernel that has what libxdp's dispatcher needs
-# (freplace), whatever the kernel outside has: attach beside xdp-filter, in both orders,
-# and being killed at every step with the dispatcher's own pins to leave behind.
+# (freplace), whatever the kernel outside has: attach beside xdp-filter, in both orders, with
+# names that change hands, and being killed at every step with the dispatcher's own pins to leave behind.
 
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$0")/lib.sh"

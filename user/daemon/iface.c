@@ -26,6 +26,7 @@
 #include "rx.h"
 #include "../lib/bpffs.h"
 #include "../lib/log.h"
+#include "../lib/pin_state.h"
 
 #define GENERATIONS (UINT16_MAX / GN_MAX_INSTANCES + 1) /* of an instance slot */
 /* Share of a umem that open chains may hold: the rest keeps the rings full. */
@@ -107,6 +108,37 @@ static void map_streams(struct iface *i, const char *bpffs)
 			 strerror(errno));
 }
 
+/*
+ * Are the pins of the name this interface's? Else the program in place, if there is one, and
+ * whoever is served by it are another interface's. Return: 0, -errno, logged
+ */
+static int check_owner(const struct iface *i, const char *bpffs)
+{
+	int fd = open_pin(bpffs, i->name, PIN_STATE), err;
+	struct pin_state st;
+
+	if (fd < 0)
+		return 0;
+	err = pin_state_read(fd, &st);
+	close(fd);
+	if (err) /* of another version, which the ABI will tell */
+		return 0;
+	if (pin_state_foreign(&st)) {
+		log_err("%s: its pins in %s are another network namespace's: name "
+			"another bpffs with --bpffs, or run `ghostnic attach %s`, which "
+			"tells more",
+			i->name, bpffs, i->name);
+		return -EXDEV;
+	}
+	if (st.ifindex != i->ifindex) {
+		log_err("%s: its pins are those of another interface that had the name: "
+			"run `ghostnic attach %s`",
+			i->name, i->name);
+		return -ESTALE;
+	}
+	return 0;
+}
+
 /* Open the maps; check that the program in place speaks this ABI. */
 static int open_maps(struct iface *i, const struct daemon_conf *d)
 {
@@ -125,6 +157,11 @@ static int open_maps(struct iface *i, const struct daemon_conf *d)
 			"%s`",
 			i->name, strerror(-fd), i->name);
 		return fd;
+	}
+	err = check_owner(i, bpffs);
+	if (err) {
+		close(fd);
+		return err;
 	}
 	config =
 		mmap(NULL, sizeof(*i->config), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
