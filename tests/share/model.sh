@@ -65,4 +65,5 @@ check 5 1 "a grant that was lost and not taken back is found"
 check 6 1 "versions that begin anew with another owner are found"
 check 7 1 "what waits while the region stands still and passes for done is found"
 check 8 1 "a page given back to an owner that cannot take it, and forgotten, is found"
+check 9 1 "an end before what was asked for has come is found"
 exit $failed

@@ -12,6 +12,7 @@
  * VALUE		store to all of them
  *	fault OFF N | getlat N		median, 99th percentile in ns
  *	event				-> TYPE or none, waits 10 s
+ *	hold NAME KEY			import it beside the other one, store 7 to it -> ok BUS
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -155,6 +156,20 @@ static void open_region(struct ghostmem *g, const char *cmd, char *name, char *x
 		printf("ok %" PRIu64 "\n", ghostmem_bus(region));
 }
 
+static void hold(struct ghostmem *g, const char *name, const char *key)
+{
+	struct ghostmem_import i = { .name = name, .key = key, .key_len = strlen(key) };
+	struct ghostmem_region *r;
+	int err = ghostmem_import(g, &i, &r);
+
+	if (err) {
+		answer(err, 0);
+		return;
+	}
+	*(volatile uint64_t *)ghostmem_addr(r) = 7;
+	printf("ok %" PRIu64 "\n", ghostmem_bus(r));
+}
+
 int main(int argc, char **argv)
 {
 	struct sigaction sa = { .sa_handler = bus_error, .sa_flags = SA_NODEFER };
@@ -180,6 +195,10 @@ int main(int argc, char **argv)
 			continue;
 		if (!strcmp(cmd, "export") || !strcmp(cmd, "import")) {
 			open_region(g, cmd, x, n > 2 ? y : x, n > 3 ? z : x);
+			continue;
+		}
+		if (!strcmp(cmd, "hold")) {
+			hold(g, x, y);
 			continue;
 		}
 		if (!strcmp(cmd, "event")) {

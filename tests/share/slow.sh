@@ -98,4 +98,42 @@ gn_must gn_stop "${APP[2]}" KILL
 counter 2 faults >/dev/null
 gn_must kill -CONT "${AGENT[1]}"
 expect "n3 loads it" 7 3 load 65536
+
+# The same while another importer is slow to give that page up: it ends when it has an answer.
+importers() { gn_exec n1 "$GN_BIN/ghostmem" stat -j -a "$GN_TMP/n1.sock" |
+	jq -r "[.home[] | select(.name | test(\"^$1\$\")) | .importers[].node] | sort | join(\" \")"; }
+left() { [ "$(importers $1)" = "$2" ]; }
+share_app 2 third
+expect "n2 imports" "ok *" third import mem secret
+faults=$(counter 2 faults)
+gn_must kill -STOP "${AGENT[3]}"
+tell third store 65536 99
+gn_check "n2 wants that page to write" gn_wait 5 above 2 faults $faults
+gn_must gn_stop "${APP[third]}" KILL
+counter 2 faults >/dev/null
+gn_check "it does not end yet" left mem "n2 n3"
+gn_must kill -CONT "${AGENT[3]}"
+gn_check "now it does" gn_wait 5 left mem n3
+expect "n3 loads the page" 7 3 load 65536
+
+# Who ends holds up nobody, though the owner of all that it has written is slow.
+expect "n3 exports" "ok *" 3 export other 1048576 secret
+expect "n3 stores" ok 3 store 0 21
+share_app 2 one
+share_app 2 many
+expect "n2 imports that" "ok *" one import other secret
+for ((n = 0; n < 10; n++)); do
+	expect "n1 exports" "ok *" 1 export "r$n" 4096 secret
+	expect "n2 stores" "ok *" many hold "r$n" secret
+done
+gn_must kill -STOP "${AGENT[1]}"
+gn_must gn_stop "${APP[many]}" KILL
+expect "n2 loads what n3 has" 21 one load 0
+gn_check "n2 has lost nobody" [ "$(counter 2 owners_lost)" = 0 ]
+gn_must kill -CONT "${AGENT[1]}"
+gn_check "n2 leaves n1's" gn_wait 5 left 'r.' ""
+for ((n = 0; n < 10; n++)); do
+	expect "n1 has what was stored" "ok *" 1 import "r$n" secret
+	expect "all of it" 7 1 load 0
+done
 exit $GN_FAILED

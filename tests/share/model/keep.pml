@@ -14,9 +14,11 @@
  * versions, whose high half is the owner's, go on to rise. Before that it stands still (home_hold()):
  * what is said again waits, and is not done; what an importer gives back because it ends
  * (peer_leave.c, once) is refused. It holds that again, and what was not answered when it hears of
- * the next owner. Its connection is not lost while it waits for that answer.
+ * the next owner. Its connection is not lost while it waits for that answer. Then it ends: what it
+ * has not got by then the owner has still, or loses, if it has not heard of the end and waits in vain
+ * for the importer to come back.
  *
- * Every write makes the page's bytes the next number. With -DBUG=1..8 given to spin it has a
+ * Every write makes the page's bytes the next number. With -DBUG=1..9 given to spin it has a
  * mistake that pan has to find:
  *	1	the owner keeps no copy
  *	2	the importer keeps no copy
@@ -26,6 +28,7 @@
  *	6	the next owner's versions begin anew
  *	7	an answer said again is done when it waits
  *	8	what an importer that ends gave back is gone, whatever the answer
+ *	9	it ends while what it has asked for may be granted still
  */
 #ifndef BUG
 #define BUG 0
@@ -36,7 +39,7 @@
 #define LOSSES 2
 #define GONE   255
 
-mtype = { WRITE, ACK, FLUSH, CONFIRM, HOME };	/* to the owner */
+mtype = { WRITE, ACK, FLUSH, CONFIRM, HOME, BYE };	/* to the owner */
 mtype = { GRANT, INV, DONE, HAS, REFUSED };	/* to the importer */
 
 chan up = [5] of { mtype, byte, byte, bool };	/* op, bytes, version, are there any */
@@ -56,7 +59,7 @@ bool writer, own_kept;
 byte bytes, own_bytes, own_version;
 bool asked, confirm;
 byte istep;
-bool leaving, left;
+bool leaving, left, ended, buried;
 byte leaving_bytes;
 
 byte latest;
@@ -111,6 +114,13 @@ end:	do
 			done = done || BUG == 7
 		:: op == HOME && !still -> back(value, true); down!HAS(0, 0)
 		:: op == HOME && still -> down!REFUSED(0, 0)
+		:: op == BYE && !still ->
+			kept = kept && v != kept_version;
+			wanted = false;
+			if
+			:: excl -> back(0, false)
+			:: else
+			fi
 		:: else
 		fi;
 		op = WRITE; value = 0; v = 0; there = false;
@@ -181,9 +191,9 @@ active proctype importer()
 	mtype op = DONE;
 
 end:	do
-	:: atomic { conn && !writer && !asked && !leaving && istep == 0 && asks < ASKS && nfull(up) ->
+	:: atomic { conn && !ended && !writer && !asked && !leaving && istep == 0 && asks < ASKS && nfull(up) ->
 		asks++; asked = true; up!WRITE(0, 0, false) }
-	:: atomic { nempty(down) && istep == 0 && nfull(up) -> down?op, value, v;
+	:: atomic { nempty(down) && !ended && istep == 0 && nfull(up) -> down?op, value, v;
 		if
 		:: op == GRANT -> /* it also says that what came before is done */
 			writer = true; bytes = value; asked = false; own_kept = false;
@@ -208,13 +218,17 @@ end:	do
 		:: conn && nfull(up) -> up!ACK(own_bytes, own_version, true); istep = 0
 		:: !conn -> istep = 0
 		fi }
-	:: atomic { confirm && conn && istep == 0 && nfull(up) ->
+	:: atomic { confirm && conn && !ended && istep == 0 && nfull(up) ->
 		up!CONFIRM(0, granted, false); confirm = false }
 	:: atomic { writer && istep == 0 && latest < WRITES ->
 		latest++; bytes = latest; check() }
 	:: atomic { writer && conn && !left && istep == 0 && nfull(up) ->
 		left = true; leaving = true; leaving_bytes = bytes; writer = false;
 		up!HOME(bytes, 0, true) }
+	:: atomic { conn && !ended && !writer && !own_kept && !leaving && istep == 0 && nfull(up) &&
+		(BUG == 9 || !asked) -> ended = true; asked = false; confirm = false;
+		up!BYE(0, granted, false) }
+	:: atomic { ended && nempty(down) -> down?op, value, v; op = DONE; value = 0; v = 0 }
 	od
 }
 
@@ -276,7 +290,12 @@ end:	do
 		version = 0;
 #endif
 		check() }
-	:: atomic { !conn && !still && ostep == 0 && istep == 0 ->
+	/* Its lease ends: what it was granted and never confirmed may have been written to. */
+	:: atomic { !conn && ended && !buried && !still && ostep == 0 && istep == 0 ->
+		assert(!excl);
+		buried = true;
+		busy = false }
+	:: atomic { !conn && !ended && !still && ostep == 0 && istep == 0 ->
 		conn = true;
 #if BUG != 5
 		recall = recall || kept;
@@ -298,5 +317,5 @@ end:	do
 
 active proctype progress()
 {
-end:	atomic { timeout -> assert(conn && !busy && !asked && !wanted && !leaving) }
+end:	atomic { timeout -> assert((conn || buried) && !busy && !asked && !wanted && !leaving) }
 }

@@ -162,13 +162,15 @@ int agent_run(struct agent *a)
 
 void agent_destroy(struct agent *a)
 {
+	int patience_ms = PEER_LEAVE_MS;
+
 	if (!a)
 		return;
 	agent_dir_stop(a);
 	move_out_destroy_all(a);
 	move_in_destroy_all(a);
 	for (struct import *i = a->imports; i; i = i->next)
-		peer_leave(i->peer);
+		peer_leave(i->peer, &patience_ms);
 	home_leave(a->home);
 	while (a->apps)
 		agent_app_free(a->apps);

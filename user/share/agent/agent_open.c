@@ -50,7 +50,7 @@ static int look_here(struct agent *a, struct local_msg *m, int rfds[2],
 	for (struct import *i = a->imports; i; i = i->next) {
 		const struct dir_region *d = peer_desc(i->peer);
 
-		if (peer_dead(i->peer) ||
+		if (peer_dead(i->peer) || peer_leaving(i->peer) ||
 		    (name ? strcmp(d->name, name)
 			  : !gm_in_range(m->bus, 1, d->bus, d->size)))
 			continue;

@@ -26,6 +26,10 @@ void agent_peer_event(void *arg, struct peer *p, int ev)
 		agent_opened(i, peer_lost(p));
 		return;
 	}
+	if (ev == PEER_HOME) {
+		agent_import_release(i);
+		return;
+	}
 	if (ev == GM_EV_MOVING) {
 		move_in_settled(i);
 		return;
@@ -86,7 +90,8 @@ struct import *agent_find_import(struct agent *a, uint64_t bus, const struct gm_
 {
 	for (struct import *i = a->imports; i; i = i->next)
 		if (peer_desc(i->peer)->bus == bus && !peer_dead(i->peer) &&
-		    !peer_opening(i->peer) && agent_same_key(key, peer_key(i->peer)))
+		    !peer_opening(i->peer) && !peer_leaving(i->peer) &&
+		    agent_same_key(key, peer_key(i->peer)))
 			return i;
 	return NULL;
 }

@@ -215,7 +215,8 @@ void home_op_end(struct op *o);
 /** home_op_page() - one of its pages is there to be touched, or lost (a->status) */
 void home_op_page(struct home_region *r, struct op *o, const struct coh_act *a);
 
-/** home_op_unlink() - its session forgets it */
+/** home_op_unlink() - its session forgets it, after its answer: a FENCE may wait for that
+ */
 void home_op_unlink(struct op *o);
 
 /* ---- home_move.c; theory in move.h --------------------------------------------------

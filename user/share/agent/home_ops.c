@@ -30,9 +30,16 @@ struct op *home_op_new(struct session *s, struct home_region *r, const struct gm
 
 void home_op_unlink(struct op *o)
 {
+	struct session *s = o->session;
+	struct gm_hdr fence = { .op = GM_OP_FENCE, .seq = s->fence };
+
 	*o->prev = o->next;
 	if (o->next)
 		o->next->prev = o->prev;
+	if (s->ops || !s->fence)
+		return;
+	s->fence = 0;
+	home_reply(s, &fence, 0, 0, 0, 0, NULL);
 }
 
 /* Of the pages of @h some had been lost: whoever got SIGBUS there may try again. */
@@ -67,12 +74,6 @@ void home_op_end(struct op *o)
 		home_reply(s, &o->hdr, o->status, o->old, 0, get ? o->hdr.size : 0,
 			   o->data);
 		home_op_unlink(o);
-		if (!s->ops && s->fence) {
-			struct gm_hdr f = { .op = GM_OP_FENCE, .seq = s->fence };
-
-			s->fence = 0;
-			home_reply(s, &f, 0, 0, 0, 0, NULL);
-		}
 	}
 	free(o);
 }

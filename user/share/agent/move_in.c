@@ -208,7 +208,8 @@ static int find_import(struct agent *a, uint64_t bus, struct import **out)
 	struct import *found = NULL;
 
 	for (struct import *i = a->imports; i; i = i->next) {
-		if (peer_desc(i->peer)->bus != bus || peer_dead(i->peer))
+		if (peer_desc(i->peer)->bus != bus || peer_dead(i->peer) ||
+		    peer_leaving(i->peer))
 			continue;
 		if (found)
 			return -EBUSY;

@@ -203,8 +203,9 @@ void peer_destroy(struct peer *p)
 {
 	if (!p)
 		return;
+	/* Nor does another agent here go on with it. */
 	if (!p->meta->left)
-		peer_detach_all(p);
+		p->meta->hdr->incarnation = 0;
 	p->dead = true; /* nobody waits any more */
 	dial_cancel(p->dial);
 	bulk_close(p);
@@ -220,6 +221,7 @@ void peer_destroy(struct peer *p)
 	window_destroy(p->win);
 	meta_destroy(p->meta);
 	gm_key_wipe(&p->key);
+	free(p->homing);
 	free(p->invs);
 	free(p);
 }

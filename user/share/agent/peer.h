@@ -30,6 +30,10 @@ struct window;
 /* event() beside GM_EV_*: peer_create() has come to its end, peer_lost() says how. A peer
  * that could not be opened is dead. */
 #define PEER_OPENED 100
+/* What peer_go_home() has begun is done, as far as it can be: call it again. */
+#define PEER_HOME 101
+
+#define PEER_LEAVE_MS 500
 
 /**
  * peer_create() - import a region; PEER_OPENED follows, some time after the return
@@ -60,13 +64,27 @@ int peer_resume(struct loop *l, const char *node, const struct net_tls *tls, int
 /** peer_destroy() - after peer_go_home() or peer_leave(): what is here alone is lost */
 void peer_destroy(struct peer *p);
 
-/** peer_go_home() - nobody maps it: send the owner what is here alone. Return: false: some
- * is here still, as the owner is away, or the region moves: try again later */
+/**
+ * peer_go_home() - nobody maps it: send the owner what is here alone, and that it ends.
+ * Does not wait
+ *
+ * Return: true: that is done, or there is no owner to hear it; false: it is under way
+ * (peer_leaving(); PEER_HOME follows), or cannot be now, as the owner is away, or the
+ * region moves: try again later
+ */
 bool peer_go_home(struct peer *p);
 
-/** peer_leave() - the agent ends: written pages go home, what else is held is for the
- * agent that comes after it. peer_destroy() follows */
-void peer_leave(struct peer *p);
+/** peer_leaving() - it is about to end: nobody may map it any more */
+bool peer_leaving(const struct peer *p);
+
+/**
+ * peer_leave() - the agent ends: written pages go home, what else is held is for the
+ * agent that comes after it. peer_destroy() follows
+ * @patience_ms: how long an owner may let wait; initially PEER_LEAVE_MS. For all imports
+ *		of an agent one: once an owner has let wait for that long the next ones
+ *		may not
+ */
+void peer_leave(struct peer *p, int *patience_ms);
 
 const struct dir_region *peer_desc(const struct peer *p);
 const struct gm_key *peer_key(const struct peer *p);

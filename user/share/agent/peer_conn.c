@@ -84,7 +84,7 @@ static void on_msg(void *arg, const struct gm_hdr *h, const uint8_t *payload)
 			return;
 		}
 		break;
-	case GM_OP_FENCE: p->detached = true; return;
+	case GM_OP_FENCE: peer_fenced(p); return;
 	case GM_OP_FLUSH: peer_flushed(p, h); return;
 	case GM_OP_EVENT: event(p, h, payload); return;
 	}
@@ -98,6 +98,7 @@ static void on_closed(void *arg, int err)
 	log_limited(LOG_LVL_WARN, "region %s: connection to %s lost: %s", p->desc.name,
 		    p->desc.node, err ? strerror(-err) : "closed");
 	p->chan = NULL;
+	peer_not_fenced(p);
 	bulk_close(p);
 	peer_opened(p, err ? err : -ECONNRESET);
 }

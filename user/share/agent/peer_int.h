@@ -68,7 +68,7 @@ struct peer {
 	struct dir_region desc;
 	struct gm_key key;
 	uint32_t key_id;
-	bool read_only, dead, detached;
+	bool read_only, dead;
 	bool still;    /* peer_still() */
 	bool known;    /* to the owner: it has a slot for us */
 	bool resuming; /* after an agent that died: some windows are not here yet */
@@ -107,6 +107,10 @@ struct peer {
 	} recent[PEER_RECENT];
 	unsigned int nrecent;
 	struct homing *homing; /* NULL: none */
+	bool fencing;	       /* a FENCE is under way */
+	bool fenced;	       /* the last one was answered; for chan_wait() */
+	bool tried;	       /* nothing but a FENCE was left to send, and it was */
+	bool detached;	       /* DETACH was sent */
 	uint64_t ping_ns;      /* last one sent */
 	uint64_t alive_ns;     /* when the last one that was answered was sent */
 	int lost;	       /* why the last try to connect failed */
@@ -198,6 +202,13 @@ void peer_fault(struct peer *p, int client, uint64_t page, bool write);
 void peer_grant(struct peer *p, const struct gm_hdr *h, const uint8_t *bytes);
 void peer_inv(struct peer *p, const struct gm_hdr *h);
 
+/** peer_forget() - nobody waits for what was asked for: it is asked for no more than it
+ * was by now */
+void peer_forget(struct peer *p);
+
+/** peer_owed() - has anything been asked for to write? The owner may give it still */
+bool peer_owed(const struct peer *p);
+
 /** peer_inv_again() - the owner may have got enough of what is under way */
 void peer_inv_again(struct peer *p);
 
@@ -217,8 +228,11 @@ void peer_flushed(struct peer *p, const struct gm_hdr *h);
  * answered before was not taken */
 void peer_not_flushed(struct peer *p);
 
-/** peer_detach_all() - the owner need not know us any more, nor another agent here */
-void peer_detach_all(struct peer *p);
+/** peer_fenced() - a FENCE was answered. @p may be freed */
+void peer_fenced(struct peer *p);
+
+/** peer_not_fenced() - the connection is over, and with it what was not answered */
+void peer_not_fenced(struct peer *p);
 
 /* ---- ahead.c ---------------------------------------------------------------------- */
 

@@ -19,7 +19,8 @@ void peer_follow(struct peer *p, const struct gm_moved *to)
 	struct dir_region r = { 0 };
 	uint32_t epoch = le32toh(to->epoch), lease_ms = le32toh(to->lease_ms);
 
-	if (p->dead || epoch <= p->desc.epoch || !memchr(to->node, 0, sizeof(to->node)) ||
+	if (p->dead || p->detached || epoch <= p->desc.epoch ||
+	    !memchr(to->node, 0, sizeof(to->node)) ||
 	    !memchr(to->addr, 0, sizeof(to->addr)) || !lease_ms)
 		return;
 	/* To this node: move_in.c knows, and this peer is about to be a home. */
@@ -43,6 +44,7 @@ void peer_follow(struct peer *p, const struct gm_moved *to)
 	p->desc.lease_ms = p->meta->hdr->lease_ms = lease_ms;
 	chan_close(p->chan);
 	p->chan = NULL;
+	peer_not_fenced(p);
 	bulk_close(p);
 	counters.moves_followed++;
 	log_info("region %s has moved to %s", p->desc.name, p->desc.node);
@@ -115,6 +117,7 @@ void peer_yield(struct peer *p,
 		}
 	}
 	gm_key_wipe(&p->key);
+	free(p->homing);
 	free(p->invs);
 	free(p);
 }

@@ -204,6 +204,33 @@ static void write_ahead(struct peer *p, uint64_t page, uint32_t clients)
 		next_run(p, clients);
 }
 
+void peer_forget(struct peer *p)
+{
+	for (int i = 0; i < PEER_BUCKETS; i++) {
+		struct pending **at = &p->pending[i], *q;
+
+		while ((q = *at)) {
+			if (!q->sent) {
+				pending_free(p, at);
+				continue;
+			}
+			q->want_write = q->write;
+			q->waited = 0;
+			at = &q->next;
+		}
+	}
+	p->want_from = p->want_to = 0;
+}
+
+bool peer_owed(const struct peer *p)
+{
+	for (int i = 0; i < PEER_BUCKETS; i++)
+		for (const struct pending *q = p->pending[i]; q; q = q->next)
+			if (q->write)
+				return true;
+	return false;
+}
+
 void peer_need(struct peer *p, uint64_t page, uint32_t clients)
 {
 	if (!have(p, page, clients, false))
