@@ -326,6 +326,33 @@ packaging()
 	rm -rf "$root" "$B"/test/client "$B"/test/client.c "$B"/test/example "$B"/test/example.c
 }
 
+# Service units, where systemd can judge them: no complaint, and an interface's name comes to the
+# command as it is.
+units()
+{
+	local dir=$B/test/units u
+
+	set -e
+	command -v systemd-analyze || return 0
+	mkdir -p "$dir"
+	for u in user/*/*.service user/*/*/*.service; do
+		sed -E 's|@[A-Z]+@/[a-z]+|/bin/true|' "$u" >"$dir/${u##*/}"
+	done
+	ln -sf ghostnic-attach@.service "$dir/ghostnic-attach@br\\x2dlan0.service"
+	cd "$dir"
+	for u in *[!@].service; do
+		echo "$u"
+		systemd-analyze --man=no verify "./$u" >verify.log 2>&1 || true
+		if grep ghost verify.log; then return 1; fi
+	done
+	SYSTEMD_LOG_LEVEL=debug systemd-analyze --man=no verify ./ghostnic-attach@br* >verify.log 2>&1 || true
+	for u in 'Description: .* br-lan0' 'Command Line: /bin/true attach br-lan0' \
+		'Command Line: /bin/true detach br-lan0' \
+		'BindsTo: sys-subsystem-net-devices-br\\x2dlan0.device .*'; do
+		grep -x "[[:space:]]*$u" verify.log
+	done
+}
+
 # present - what tests could leave, a line each: processes of ours, mounts, pins, namespaces
 present()
 {
@@ -353,6 +380,7 @@ manuals() { mandoc -T lint -W warning man/*.[1-8]; }
 group_misc()
 {
 	one misc/manuals 60 bash -c "$(declare -f manuals); manuals"
+	one misc/units 60 bash -c "$(declare -f units); units"
 	one misc/packaging 300 bash -c "$(declare -f packaging); packaging"
 	cases misc/runner 120 bash tests/runner.sh
 }
