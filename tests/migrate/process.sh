@@ -61,9 +61,9 @@ gn_check "run" start a
 vm_jailed()
 {
 	local guest
-	guest=$(cat "/proc/$RUN_a/task"/*/children | tr -d " ")
+	guest=$(cat "/proc/$RUN_a/task"/*/children | tr -d ' ')
 	# CAP_NET_BIND_SERVICE, for streams from and to ports below 1024
-	gn_jailed "$RUN_a" 0x400 && gn_jailed "${guest:?}"
+	gn_jailed "$RUN_a" 0x400 && gn_jailed "${guest:?}" 0x400
 }
 gn_check "it and its guest have given up their rights" vm_jailed
 gn_check "its socket is taken: said so" gives 1 'another VM listens' "$VMM" run -a process -w rate=1 -c a
