@@ -55,6 +55,9 @@ refused version "none closed" bad_version
 expect "the bytes are as they were" 42 1 load 0
 
 gn_check "a program's descriptors that would block" timeout 30 "$GN_BIN/tests/share/handed" "$GN_TMP/n1.sock"
+share_agent 2
+gn_check "a program that writes into what its agents know" gn_exec n2 timeout 30 "$GN_BIN/tests/share/scribble" \
+	"$GN_TMP/n1.sock" "$GN_TMP/n2.sock"
 expect "the bytes are as they were" 42 1 load 0
 
 # Who has only the key for readers, and a library that does not stop it.

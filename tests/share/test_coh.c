@@ -243,6 +243,42 @@ static void with_deaths(void **state)
 	run(true);
 }
 
+/* The table can be written to by programs here: numbers of transactions in it that are
+ * none, or another page's. */
+static void foreign_numbers(void **state)
+{
+	static struct coh_page table[PAGES];
+	struct world *w = calloc(1, sizeof(*w));
+	uint16_t busy;
+
+	memset(table, 0, sizeof(table));
+	assert_int_equal(coh_create(PAGES, table, 1, act, w, &w->c), 0);
+	for (uint64_t p = 0; p < PAGES; p++)
+		table[p].txn = UINT16_MAX;
+	assert_int_equal(coh_request(w->c, 1, 0, COH_WANT_WRITE, false, 0), 0);
+	assert_int_equal(coh_page(w->c, 0)->state, COH_EXCL);
+	assert_false(coh_awaits(w->c, 1, 1, 0));
+	assert_int_equal(coh_ack(w->c, 1, 1, false, 0, false), -EPROTO);
+	table[0].txn = 0;
+	/* Page 0 is busy. What is said of page 1 does not go to it. */
+	assert_int_equal(coh_request(w->c, 2, 0, COH_WANT_WRITE, false, 0), 0);
+	busy = table[0].txn;
+	assert_int_not_equal(busy, 0);
+	table[1].txn = busy;
+	assert_int_equal(coh_request(w->c, 2, 1, COH_WANT_WRITE, false, 0), 0);
+	assert_int_equal(coh_page(w->c, 1)->state, COH_EXCL);
+	table[2].txn = (uint16_t)(busy + 1); /* unused */
+	assert_int_equal(coh_request(w->c, 2, 2, COH_WANT_WRITE, false, 0), 0);
+	assert_int_equal(coh_page(w->c, 2)->state, COH_EXCL);
+	assert_int_equal(coh_page(w->c, 0)->holder, 1);
+	assert_int_equal(coh_busy(w->c), 1);
+	assert_int_equal(coh_ack(w->c, 1, 0, false, 0, false), 0);
+	assert_int_equal(coh_page(w->c, 0)->holder, 2);
+	assert_int_equal(coh_busy(w->c), 0);
+	coh_destroy(w->c);
+	free(w);
+}
+
 struct healing {
 	struct coh *c;
 	bool room;
@@ -287,6 +323,7 @@ int main(void)
 		cmocka_unit_test(random_walk),
 		cmocka_unit_test(with_deaths),
 		cmocka_unit_test(healed_with_bytes),
+		cmocka_unit_test(foreign_numbers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

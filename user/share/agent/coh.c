@@ -124,6 +124,16 @@ void coh_shut(struct coh *c, uint64_t page, bool shut)
 	c->pages[page].holder = shut ? COH_SHUT : 0;
 }
 
+/* The table may be in memory that others write to (meta.h): a number that is not that of
+ * a transaction of this page is none. */
+static struct txn *find_txn(const struct coh *c, uint64_t page)
+{
+	uint16_t n = __atomic_load_n(&c->pages[page].txn, __ATOMIC_RELAXED);
+	struct txn *t = n && n <= c->ntxns ? &c->txns[n - 1] : NULL;
+
+	return t && t->used && t->page == page ? t : NULL;
+}
+
 void coh_not_healed(struct coh *c)
 {
 	c->not_healed = true;
@@ -320,7 +330,8 @@ int coh_request(struct coh *c, uint8_t slot, uint64_t page, enum coh_want want, 
 	struct txn *t;
 
 	assert(page < c->n && (slot < GM_SLOT_MAX || slot == COH_HOME_SLOT));
-	if (!p->txn && !obstacles(p, &r)) {
+	t = find_txn(c, page);
+	if (!t && !obstacles(p, &r)) {
 		grant(c, page, &r);
 		return 0;
 	}
@@ -328,8 +339,7 @@ int coh_request(struct coh *c, uint8_t slot, uint64_t page, enum coh_want want, 
 	if (!waits)
 		return -ENOMEM;
 	*waits = r;
-	if (p->txn) {
-		t = &c->txns[p->txn - 1];
+	if (t) {
 		*t->tail = waits;
 		t->tail = &waits->next;
 		return 0;
@@ -396,7 +406,7 @@ int coh_ack(struct coh *c, uint8_t slot, uint64_t page, bool kept, uint64_t vers
 	    bool lost)
 {
 	struct coh_page *p = &c->pages[page];
-	struct txn *t = p->txn ? &c->txns[p->txn - 1] : NULL;
+	struct txn *t = find_txn(c, page);
 	bool awaited = t && t->waiting & bit(slot);
 
 	/* Late answer to an INV that a FLUSH had answered: the slot may have been granted
@@ -432,10 +442,9 @@ int coh_ack(struct coh *c, uint8_t slot, uint64_t page, bool kept, uint64_t vers
 
 bool coh_awaits(const struct coh *c, uint8_t slot, uint64_t page, uint64_t version)
 {
-	const struct coh_page *p = &c->pages[page];
+	const struct txn *t = find_txn(c, page);
 
-	return p->txn && c->txns[p->txn - 1].waiting & bit(slot) &&
-	       version == coh_version(c, page);
+	return t && t->waiting & bit(slot) && version == coh_version(c, page);
 }
 
 void coh_cancel(struct coh *c, uint8_t slot)

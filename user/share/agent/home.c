@@ -243,14 +243,13 @@ static uint64_t load_slots(struct home_region *r)
 	for (int i = 0; i < GM_SLOT_MAX; i++) {
 		struct meta_slot *m = &r->meta->slots[i];
 
-		m->node[sizeof(m->node) - 1] = 0;
 		if (!m->used)
 			continue;
 		slots |= 1ull << i;
 		r->slots[i].used = true;
 		r->slots[i].incarnation = m->incarnation;
 		r->slots[i].heard_ns = now;
-		memcpy(r->slots[i].node, m->node, sizeof(m->node));
+		memcpy(r->slots[i].node, m->node, sizeof(m->node) - 1);
 	}
 	return slots;
 }
@@ -327,7 +326,8 @@ static void recover(struct home_region *r)
 	for (unsigned int i = k->n; i--;) {
 		struct keep_entry *e = &k->entries[k->order[i]];
 
-		if (pages[e->page].state != COH_EXCL || pages[e->page].holder != e->slot)
+		if (!keep_page(k, e, &run) || pages[run].state != COH_EXCL ||
+		    pages[run].holder != e->slot)
 			keep_del(k, e);
 	}
 }
@@ -355,8 +355,7 @@ int home_resume(struct home *h, const struct dir_region *d, int memfd, struct me
 static int settle(struct home_region *r)
 {
 	const struct coh_page *pages = r->meta->table;
-	uint64_t n = window_pages(r->win), run = 0;
-	uint64_t now = clock_boot_ns();
+	uint64_t n = window_pages(r->win), run = 0, now = clock_boot_ns();
 	int err = 0;
 
 	unstage(r);

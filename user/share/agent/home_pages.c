@@ -319,9 +319,11 @@ void home_recall(struct home_region *r, uint8_t slot)
 	uint64_t *pages = calloc(k->n + 1, sizeof(*pages));
 	unsigned int n = 0;
 
-	for (unsigned int i = 0; pages && i < k->n; i++)
-		if (k->entries[k->order[i]].slot == slot)
-			pages[n++] = k->entries[k->order[i]].page;
+	for (unsigned int i = 0; pages && i < k->n; i++) {
+		const struct keep_entry *e = &k->entries[k->order[i]];
+
+		n += e->slot == slot && keep_page(k, e, &pages[n]);
+	}
 	for (unsigned int i = 0; i < n; i++)
 		coh_request(r->coh, COH_HOME_SLOT, pages[i], COH_WANT_WRITE, false,
 			    RECALL_COOKIE);
@@ -336,9 +338,10 @@ void home_take_back(struct home_region *r, uint8_t slot)
 	coh_cancel(r->coh, slot);
 	for (unsigned int i = k->n; i--;) {
 		const struct keep_entry *e = &k->entries[k->order[i]];
+		uint64_t page;
 
-		if (e->slot == slot)
-			page_back(r, slot, e->page, NULL, false, 0, 0);
+		if (e->slot == slot && keep_page(k, e, &page))
+			page_back(r, slot, page, NULL, false, 0, 0);
 	}
 }
 

@@ -75,8 +75,9 @@ static void keep_reset(struct keep *k)
 }
 
 static bool keep_map(struct keep *k, uint8_t *entries, uint8_t *bytes, unsigned int room,
-		     unsigned int shift)
+		     uint64_t size, unsigned int shift)
 {
+	k->pages = size >> shift;
 	k->entries = (struct keep_entry *)entries;
 	k->bytes = bytes;
 	k->room = room;
@@ -106,9 +107,10 @@ static bool map(struct meta *m, uint64_t size, unsigned int shift)
 	m->held = m->map + l.held;
 	m->staged = m->map + l.staged;
 	m->stage = m->map + l.stage;
-	return keep_map(&m->keep, m->map + l.entries, m->map + l.bytes, l.nkeep, shift) &&
+	return keep_map(&m->keep, m->map + l.entries, m->map + l.bytes, l.nkeep, size,
+			shift) &&
 	       keep_map(&m->given, m->map + l.given, m->map + l.given_bytes, l.ngiven,
-			shift);
+			size, shift);
 }
 
 int meta_create(enum meta_kind kind, uint64_t size, unsigned int shift, struct meta **out)
@@ -182,14 +184,16 @@ static bool sane(const struct meta_hdr *h, enum meta_kind kind, uint64_t size)
 }
 
 /* Pages kept: of several copies of one page for one slot the newest. */
-static void recover(struct keep *k, uint64_t pages)
+static void recover(struct keep *k)
 {
+	uint64_t page;
+
 	for (unsigned int i = k->room; i--;) {
 		struct keep_entry *e = &k->entries[i], *o;
 
-		if (e->used && (e->page >= pages || e->slot >= GM_SLOT_MAX))
+		if (e->used && (!keep_page(k, e, &page) || e->slot >= GM_SLOT_MAX))
 			e->used = 0;
-		o = e->used ? keep_find(k, e->page, e->slot) : NULL;
+		o = e->used ? keep_find(k, page, e->slot) : NULL;
 		if (o && !coh_later(e->version, o->version))
 			e->used = 0;
 		else if (o)
@@ -237,8 +241,8 @@ int meta_open(int fd, enum meta_kind kind, uint64_t size, struct meta **out)
 	err = -EINVAL;
 	if (!sane(m->hdr, kind, size))
 		goto destroy;
-	recover(&m->keep, size >> shift);
-	recover(&m->given, size >> shift);
+	recover(&m->keep);
+	recover(&m->given);
 	*out = m;
 	return 0;
 destroy:
@@ -346,6 +350,12 @@ const uint8_t *keep_put(struct keep *k, const struct keep_entry *e, const void *
 	if (k->n > k->most)
 		k->most = k->n;
 	return copy;
+}
+
+bool keep_page(const struct keep *k, const struct keep_entry *e, uint64_t *page)
+{
+	*page = __atomic_load_n(&e->page, __ATOMIC_RELAXED);
+	return *page < k->pages;
 }
 
 struct keep_entry *keep_find(struct keep *k, uint64_t page, uint8_t slot)

@@ -95,6 +95,7 @@ struct keep {
 	struct keep_entry *entries;
 	uint8_t *bytes;
 	unsigned int shift; /* of a page */
+	uint64_t pages;	    /* of the region */
 	unsigned int room, n, most;
 	unsigned int *order; /* entries used, oldest first */
 	unsigned int *unused, nunused;
@@ -156,6 +157,10 @@ unsigned int meta_awaited(struct meta *m, uint32_t have);
 
 /** keep_put() - Return: the copy of @bytes, a page; NULL: full */
 const uint8_t *keep_put(struct keep *k, const struct keep_entry *e, const void *bytes);
+
+/** keep_page() - of an entry, checked again: an application can write there. Return:
+ * false: the region has no such page */
+bool keep_page(const struct keep *k, const struct keep_entry *e, uint64_t *page);
 
 /** keep_find() - the newest copy of @page for @slot; NULL: none */
 struct keep_entry *keep_find(struct keep *k, uint64_t page, uint8_t slot);

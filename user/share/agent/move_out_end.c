@@ -157,15 +157,16 @@ static int send_slots(struct move_out *m, int *own)
 static int send_clients(struct move_out *m)
 {
 	const struct once *o = m->r->meta->once;
+	uint32_t used = once_count(o);
 	struct gm_move_client *c;
 	unsigned int n = 0;
 
-	if (!o->n)
+	if (!used)
 		return 0;
-	c = calloc(o->n, sizeof(*c));
+	c = calloc(used, sizeof(*c));
 	if (!c)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < o->n; i++) {
+	for (uint32_t i = 0; i < used; i++) {
 		if (!o->clients[i].id)
 			continue;
 		c[n].id = o->clients[i].id;

@@ -32,9 +32,10 @@ static bool exchange(void *word, uint32_t size, uint64_t was, uint64_t becomes)
 struct once_client *once_client(struct once *o, uint64_t id, bool *known)
 {
 	struct once_client *c = NULL;
+	uint32_t n = once_count(o);
 
 	*known = false;
-	for (uint32_t i = 0; id && i < o->n; i++) {
+	for (uint32_t i = 0; id && i < n; i++) {
 		struct once_client *e = &o->clients[i];
 
 		if (e->id == id) {
@@ -48,9 +49,9 @@ struct once_client *once_client(struct once *o, uint64_t id, bool *known)
 	if (!id)
 		return NULL;
 	/* Old ones keep their place until there is none that was never used. */
-	if (!*known && (!c || c->id) && o->n < ONCE_CLIENTS) {
-		c = &o->clients[o->n];
-		o->n++;
+	if (!*known && (!c || c->id) && n < ONCE_CLIENTS) {
+		c = &o->clients[n];
+		o->n = n + 1;
 	}
 	if (!c)
 		return NULL;
@@ -139,17 +140,19 @@ uint64_t once_do(struct once *o, struct once_client *c, const struct gm_hdr *h,
 
 void once_recover(struct once *o, uint8_t *memory, uint64_t size)
 {
+	uint32_t n = once_count(o),
+		 client = __atomic_load_n(&o->client, __ATOMIC_RELAXED),
+		 bytes = __atomic_load_n(&o->size, __ATOMIC_RELAXED);
+	uint64_t at = __atomic_load_n(&o->at, __ATOMIC_RELAXED), now;
 	struct once_client *c;
-	uint64_t now;
 
-	if (o->n > ONCE_CLIENTS)
-		o->n = ONCE_CLIENTS;
-	for (uint32_t i = 0; i < o->n; i++)
+	o->n = n;
+	for (uint32_t i = 0; i < n; i++)
 		o->clients[i].live = 0;
-	if (o->pending && o->client < o->n && (o->size == 4 || o->size == 8) &&
-	    o->at % o->size == 0 && gm_in_range(o->at, o->size, 0, size)) {
-		c = &o->clients[o->client];
-		now = load(memory + o->at, o->size);
+	if (o->pending && client < n && (bytes == 4 || bytes == 8) && at % bytes == 0 &&
+	    gm_in_range(at, bytes, 0, size)) {
+		c = &o->clients[client];
+		now = load(memory + at, bytes);
 		if (now == o->becomes)
 			enter(c, o->was, o->done);
 		else if (now != o->was)

@@ -62,6 +62,15 @@ struct once {
 	struct once_client clients[ONCE_CLIENTS];
 };
 
+/** once_count() - clients ever used. An application can write there (meta.h): no more
+ * than there is room for */
+static inline uint32_t once_count(const struct once *o)
+{
+	uint32_t n = __atomic_load_n(&o->n, __ATOMIC_RELAXED);
+
+	return n < ONCE_CLIENTS ? n : ONCE_CLIENTS;
+}
+
 /**
  * once_client() - the entry of the client @id, made if need be; it is live now
  * @known:	it was there before

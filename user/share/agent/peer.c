@@ -118,9 +118,9 @@ int peer_resume(struct loop *l, const char *node, const struct net_tls *tls, int
 	struct peer *p;
 	int err;
 
-	memcpy(r.name, h->name, sizeof(r.name));
-	memcpy(r.node, h->node, sizeof(r.node));
-	memcpy(r.addr, h->addr, sizeof(r.addr));
+	memcpy(r.name, h->name, sizeof(r.name) - 1);
+	memcpy(r.node, h->node, sizeof(r.node) - 1);
+	memcpy(r.addr, h->addr, sizeof(r.addr) - 1);
 	if (!h->incarnation || clock_boot_ns() >= h->valid_ns) {
 		meta_destroy(meta);
 		close(memfd);
@@ -137,8 +137,9 @@ int peer_resume(struct loop *l, const char *node, const struct net_tls *tls, int
 	/* Kept, but not given away yet. */
 	for (unsigned int i = k->n; i--;) {
 		struct keep_entry *e = &k->entries[k->order[i]];
+		uint64_t page;
 
-		if (p->held[e->page] == WRITE)
+		if (!keep_page(k, e, &page) || p->held[page] == WRITE)
 			keep_del(k, e);
 	}
 	*out = p;
@@ -375,8 +376,12 @@ json_t *peer_stat(const struct peer *p)
 {
 	json_int_t held[3] = { 0 };
 
-	for (uint64_t i = 0; i < window_pages(p->win); i++)
-		held[p->held[i]]++;
+	for (uint64_t i = 0; i < window_pages(p->win); i++) {
+		uint8_t is =
+			*(volatile uint8_t *)&p->held[i]; /* others can write there */
+
+		held[is <= WRITE ? is : ABSENT]++;
+	}
 	return json_pack(
 		"{s:s,s:I,s:I,s:I,s:I,s:s,s:b,s:b,s:I,s:I}", "name", p->desc.name, "bus",
 		(json_int_t)p->desc.bus, "size", (json_int_t)p->desc.size, "page",

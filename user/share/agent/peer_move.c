@@ -33,8 +33,9 @@ void peer_follow(struct peer *p, const struct gm_moved *to)
 	for (unsigned int i = p->meta->given.n; i--;) {
 		struct keep *k = &p->meta->given;
 		struct keep_entry *e = &k->entries[k->order[i]];
+		uint64_t page;
 
-		if (p->held[e->page] == WRITE)
+		if (!keep_page(k, e, &page) || p->held[page] == WRITE)
 			keep_del(k, e);
 	}
 	memcpy(r.node, to->node, sizeof(r.node));
