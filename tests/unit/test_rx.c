@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
  * rx_burst(): whose is a frame? Frames of several buffers, records of frames that were lost
- * behind the XDP program, and what a chunk holds of a frame before.
+ * behind the XDP program, and what a chunk holds of a frame before. And the worker's end.
  *
  * The worker and its RX ring are the real ones, in plain memory; the test is the kernel and
  * XDP at their other end. Ports count.
@@ -9,15 +9,21 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <sched.h>
+#include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "../../user/daemon/rx.h"
 #include "still.h"
 
-#define LEN 100 /* bytes of a buffer */
+#define LEN    100 /* bytes of a buffer */
+#define CHUNKS (4 * WORKER_BURST)
 
 enum { A, B };
 
@@ -36,6 +42,12 @@ static int setup(void **state)
 	assert_non_null(r);
 	still_init(&r->s, "test");
 	r->w = &r->s.worker[0];
+	mbuf_pool_fini(&r->w->pool);
+	umem_fini(&r->w->umem);
+	assert_int_equal(umem_init(&r->w->umem, CHUNKS, UMEM_CHUNK_SMALL), 0);
+	assert_int_equal(
+		mbuf_pool_init(&r->w->pool, r->w->umem.base, CHUNKS, UMEM_CHUNK_SMALL),
+		0);
 	r->w->xsk.rx = (struct xsk_ring_cons){ .mask = XSK_RX_SIZE - 1,
 					       .size = XSK_RX_SIZE,
 					       .producer = &r->rx_prod,
@@ -59,6 +71,15 @@ static int teardown(void **state)
 	return 0;
 }
 
+static struct gn_meta meta_of(uint16_t id)
+{
+	return (struct gn_meta){
+		.magic = GN_META_MAGIC,
+		.instance = id,
+		.class = GN_CLASS_ALONE,
+	};
+}
+
 /* XDP: the next record, of a frame for @id. Return: its number */
 static uint32_t record(struct rig *r, uint16_t id)
 {
@@ -68,11 +89,7 @@ static uint32_t record(struct rig *r, uint16_t id)
 		.class = GN_NEXT_WHOLE,
 		.payload_len = (uint16_t)(seq % GN_STREAM_SIZE),
 	};
-	r->stream.rec[seq % GN_STREAM_SIZE] = (struct gn_meta){
-		.magic = GN_META_MAGIC,
-		.instance = id,
-		.class = GN_CLASS_ALONE,
-	};
+	r->stream.rec[seq % GN_STREAM_SIZE] = meta_of(id);
 	return seq;
 }
 
@@ -188,6 +205,63 @@ static void test_too_many(void **state)
 	assert_int_equal(r->w->stats.rx_truncated, 1);
 }
 
+/* ---- the end ---- */
+
+static sem_t entered, leave;
+static const struct port_ops *fast;
+
+static void slow_deliver(struct port_queue *q, struct mbuf_pool *pool, struct mbuf **head,
+			 unsigned int n)
+{
+	if (!q->stats.rx_packets) {
+		sem_post(&entered);
+		sem_wait(&leave);
+	}
+	fast->deliver(q, pool, head, n);
+}
+
+static void *stop(void *arg)
+{
+	worker_stop(arg);
+	return NULL;
+}
+
+/* Who is told to stop in its first burst delivers those that are in the ring behind it. */
+static void test_stop(void **state)
+{
+	struct rig *r = *state;
+	struct instance *a = r->s.iface.instance[A];
+	static struct port_ops slow;
+	pthread_t stopper;
+
+	fast = a->port->ops;
+	slow = *fast;
+	slow.deliver = slow_deliver;
+	a->port->ops = &slow;
+	sem_init(&entered, 0, 0);
+	sem_init(&leave, 0, 0);
+	r->w->conf.stream = NULL;
+	r->w->records.s = NULL;
+	for (unsigned int i = 0; i < CHUNKS; i++)
+		((struct gn_meta *)(buffer(r, false) + 1))[-1] = meta_of(A);
+	r->w->conf.cpu = -1;
+	r->w->pause_due = UINT64_MAX;
+	r->w->epfd = epoll_create1(EPOLL_CLOEXEC);
+	r->w->wakefd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	assert_int_equal(worker_start(r->w), 0);
+	sem_wait(&entered);
+	assert_int_equal(pthread_create(&stopper, NULL, stop, r->w), 0);
+	while (!atomic_load(&r->w->call))
+		sched_yield();
+	sem_post(&leave);
+	pthread_join(stopper, NULL);
+	got(r, A, CHUNKS, CHUNKS);
+	close(r->w->epfd);
+	close(r->w->wakefd);
+	sem_destroy(&entered);
+	sem_destroy(&leave);
+}
+
 int main(void)
 {
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
@@ -196,6 +270,7 @@ int main(void)
 		TEST(test_in_step),
 		TEST(test_divided),
 		TEST(test_too_many),
+		TEST(test_stop),
 	};
 
 	return cmocka_run_group_tests_name("rx", tests, NULL, NULL);

@@ -400,8 +400,13 @@ void worker_call(struct worker *w, void (*fn)(struct worker *w, void *arg), void
 	sem_destroy(&c.done);
 }
 
+/* What has arrived is delivered: as many bursts as the RX ring can hold, no more, though
+ * frames may come on. */
 static void do_stop(struct worker *w, void *arg)
 {
+	for (unsigned int n = XSK_RX_SIZE / WORKER_BURST; n && rx_burst(w, clock_ns());
+	     n--)
+		;
 	rx_flush(w, UINT64_MAX);
 	w->stopping = true;
 }

@@ -105,7 +105,8 @@ int worker_start(struct worker *w);
  */
 void worker_call(struct worker *w, void (*fn)(struct worker *w, void *arg), void *arg);
 
-/** worker_stop() - deliver what is held, end the thread; idempotent */
+/** worker_stop() - deliver what is held and what is in the RX ring, end the thread;
+ * idempotent */
 void worker_stop(struct worker *w);
 
 /** worker_destroy() - close the socket, free all; NULL is fine */
