@@ -309,6 +309,21 @@ static int teardown(void **state)
 
 /* ---- cases */
 
+static bool has_bulk(struct rig *r)
+{
+	return r->bulk.op;
+}
+
+static bool has_two(struct rig *r)
+{
+	return r->peer->held[1] == WRITE && r->peer->held[2] == WRITE;
+}
+
+static bool has_come(struct rig *r)
+{
+	return counters.streamed == r->bulk.size / page_size(r);
+}
+
 static bool is_home(struct rig *r)
 {
 	return r->home;
@@ -319,6 +334,100 @@ static void go_home(struct rig *r)
 {
 	for (r->home = 0; !peer_go_home(r->peer); r->home = 0)
 		wait_for(r, is_home);
+}
+
+/* Pages 0 to 3 are granted to read, and come late. */
+static void ask_ahead(struct rig *r)
+{
+	counters.streamed = 0;
+	r->bulk_waits = true;
+	peer_prefetch(r->peer, 0, 4ull * page_size(r));
+	wait_for(r, has_bulk);
+}
+
+static void come_late(struct rig *r)
+{
+	uint8_t now[PAGES];
+
+	memcpy(now, r->memory, sizeof(now));
+	memset(r->memory, 0, sizeof(r->memory));
+	give(r, end_of(r, GM_ROLE_BULK), &r->bulk, GM_F_SHARED);
+	memcpy(r->memory, now, sizeof(now));
+	wait_for(r, has_come);
+}
+
+/* What is on its way here when its page goes home is old. */
+static void test_overtaken(void **state)
+{
+	struct rig *r = *state;
+	struct peer *p = r->peer;
+
+	ask_ahead(r);
+	peer_fault(p, 0, 1, true);
+	peer_fault(p, 0, 2, true);
+	wait_for(r, has_two);
+	memset(window_page(p->win, 1), 91, GM_PAGE_SIZE);
+	memset(window_page(p->win, 2), 92, GM_PAGE_SIZE);
+	peer_detach(p, 0);
+	/* So the import lives on. */
+	r->refused = 2;
+	assert_false(peer_go_home(p));
+	assert_true(peer_leaving(p));
+	wait_for(r, is_home);
+	assert_false(peer_go_home(p));
+	assert_false(peer_leaving(p));
+	assert_string_equal(r->said, "bwwFFf");
+	assert_int_equal(r->memory[1], 91);
+	assert_int_equal(p->held[1], ABSENT);
+	assert_int_equal(p->held[2], WRITE);
+	come_late(r);
+	assert_int_equal(p->held[0], READ);
+	assert_int_equal(p->held[1], ABSENT);
+	assert_int_equal(p->held[2], WRITE);
+	assert_int_equal(window_page(p->win, 2)[5], 92);
+	r->refused = NONE;
+	go_home(r);
+	assert_string_equal(r->said, "bwwFFfFfDf");
+	assert_int_equal(r->memory[2], 92);
+}
+
+static bool has_last(struct rig *r)
+{
+	return r->bulk.op && page_of(r, &r->bulk) == 1;
+}
+
+static bool has_flush(struct rig *r)
+{
+	return strchr(r->said, 'F');
+}
+
+/* Nor is it taken where there was no huge page for what came after it, and went home. */
+static void test_declined(void **state)
+{
+	struct rig *r = *state;
+	struct peer *p = r->peer;
+	int memfd = p->win->memfd;
+	char path[40];
+
+	/* Huge pages, as far as the agent knows; memory that cannot be had is what cannot
+	 * be mapped to write. */
+	p->desc.page_shift = p->win->shift = GM_HUGE_SHIFT;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", memfd);
+	r->bulk_waits = true;
+	counters.streamed = 0;
+	peer_prefetch(p, 0, 2ull * GM_HUGE_SIZE);
+	wait_for(r, has_last);
+	p->win->memfd = open(path, O_RDONLY | O_CLOEXEC);
+	assert_return_code(p->win->memfd, errno);
+	r->memory[1] = 91;
+	peer_fault(p, 0, 1, true);
+	wait_for(r, has_flush);
+	close(p->win->memfd);
+	p->win->memfd = memfd;
+	assert_int_equal(r->memory[1], 91);
+	assert_int_equal(p->held[1], ABSENT);
+	come_late(r);
+	assert_int_equal(p->held[1], ABSENT);
 }
 
 static bool has_fence(struct rig *r)
@@ -433,6 +542,8 @@ static void test_agent_ends(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_overtaken, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_declined, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_owed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_put_off, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_silent, setup, teardown),

@@ -282,7 +282,7 @@ static bool pending(struct bulk *b)
 
 static int receive(struct bulk *b, size_t *got)
 {
-	struct iovec iov[IOVS] = { { b->raw + b->got, GM_HDR_SIZE - b->got } };
+	struct iovec iov[IOVS];
 	unsigned int shift = b->peer->desc.page_shift;
 	size_t total = GM_HDR_SIZE + ((size_t)b->granted << shift), want = 0;
 	int n = 1, err;
@@ -291,6 +291,8 @@ static int receive(struct bulk *b, size_t *got)
 	if (b->got >= GM_HDR_SIZE)
 		n = targets(b, &b->flights[b->head],
 			    total - b->got < CHUNK ? total - b->got : CHUNK, iov);
+	else
+		iov[0] = (struct iovec){ b->raw + b->got, GM_HDR_SIZE - b->got };
 	for (int i = 0; i < n; i++)
 		want += iov[i].iov_len;
 	r = net_recv(&b->conn, iov, n);

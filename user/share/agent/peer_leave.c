@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bulk.h"
 #include "peer_int.h"
 #include "../../lib/log.h"
 
@@ -125,8 +126,10 @@ static void send_batch(struct peer *p)
 			break;
 		}
 		memcpy(bytes, window_page(p->win, at), dir_page_size(&p->desc));
-		/* Before the owner has it: nobody here reads what others write anew. */
+		/* Before the owner has it: nobody here reads what others write anew, nor
+		 * what was on its way here before. */
 		p->held[at] = ABSENT;
+		bulk_void(p, at);
 		window_drop(p->win, at, 1);
 		g->page[g->n++] = at++;
 		peer_send(p, &h, bytes);

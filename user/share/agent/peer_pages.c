@@ -336,6 +336,8 @@ static void decline(struct peer *p, struct pending **at, const struct gm_hdr *h,
 		    "region %s: no huge page for what came: see vm.nr_hugepages",
 		    p->desc.name);
 	if (h->flags & GM_F_EXCL) {
+		for (uint32_t i = 0; i < h->size; i += dir_page_size(&p->desc))
+			bulk_void(p, dir_page(&p->desc, h->bus + i));
 		p->grants++;
 		peer_send(p, &back, bytes);
 	}
