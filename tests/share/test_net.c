@@ -212,6 +212,44 @@ static void test_bad(void **state)
 	assert_int_equal(net_listen(longest), -EINVAL);
 }
 
+static void resolves(const char *addr, const char *v4, const char *v6)
+{
+	char out[NET_ADDR_MAX];
+
+	assert_int_equal(net_resolve(addr, out), 0);
+	if (strcmp(out, v6))
+		assert_string_equal(out, v4);
+}
+
+/* Names are looked up by net_resolve() and net_listen(), and by nobody who serves others. */
+static void test_names(void **state)
+{
+	static const char *const numbers[] = { "tcp:127.0.0.1:7", "tls:[::1]:7",
+					       "tls:n1.example@[::1]:7", "unix:/sock" };
+	char addr[64], out[NET_ADDR_MAX];
+	struct net_conn c, peer;
+	int listener;
+
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
+		resolves(numbers[i], numbers[i], numbers[i]);
+	resolves("tcp:localhost:7", "tcp:127.0.0.1:7", "tcp:[::1]:7");
+	resolves("tls:localhost:7", "tls:localhost@127.0.0.1:7", "tls:localhost@[::1]:7");
+	resolves("tls:n1@localhost:7", "tls:n1@127.0.0.1:7", "tls:n1@[::1]:7");
+	assert_int_equal(net_resolve("tcp:localhost", out), -EINVAL);
+	assert_int_equal(net_resolve("udp:localhost:7", out), -EINVAL);
+	free_port(addr, sizeof(addr), "tcp:localhost:%u");
+	listener = net_listen(addr);
+	assert_true(listener >= 0);
+	assert_int_equal(net_connect(addr, NULL, 5000, &c), -EINVAL);
+	assert_int_equal(net_resolve(addr, out), 0);
+	assert_int_equal(net_connect(out, NULL, 5000, &c), 0);
+	assert_int_equal(net_accept(listener, "tcp:no-such-host.invalid:7", NULL, &peer),
+			 0);
+	net_close(&c);
+	net_close(&peer);
+	close(listener);
+}
+
 static volatile sig_atomic_t ticks;
 
 static void tick(int sig)
@@ -256,9 +294,10 @@ static void test_signals(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_tcp),  cmocka_unit_test(test_tls),
-		cmocka_unit_test(test_unix), cmocka_unit_test(test_nobody),
-		cmocka_unit_test(test_bad),  cmocka_unit_test(test_signals),
+		cmocka_unit_test(test_tcp),   cmocka_unit_test(test_tls),
+		cmocka_unit_test(test_unix),  cmocka_unit_test(test_nobody),
+		cmocka_unit_test(test_bad),   cmocka_unit_test(test_signals),
+		cmocka_unit_test(test_names),
 	};
 	int rc;
 

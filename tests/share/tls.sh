@@ -28,12 +28,12 @@ agent()
 	share_agent "$@"
 }
 
-# refused CASE AT COUNTER-OF MESSAGE - importing from node 1 fails, is counted, has a reason
+# refused CASE AT COUNTER-OF MESSAGE [REGION] - importing from node 1 fails, is counted, has a reason
 refused()
 {
 	local before after got
 	before=$(counter "$3" bad_tls)
-	got=$(ask "$2" import mem secret)
+	got=$(ask "$2" import "${5:-mem}" secret)
 	after=$(counter "$3" bad_tls)
 	if [ "$got" = "error EPROTO" ] && [ "$after" -gt "$before" ] &&
 		tail -n "+$((from + 1))" "$GN_TMP/pid.log" | grep -qE "$4"; then
@@ -106,6 +106,28 @@ for mode in x509 psk; do
 	for i in 1 2 4; do gn_stop "${AGENT[$i]}"; done
 	rm -f "$GN_TMP/dir.json" "$GN_TMP/dir.json.nodes"
 done
+
+# An address with a name, which the certificate has to be for; nobody but its own node looks it up.
+share_agent 1 --tls x509 --tls-dir "$GN_TMP/good" --advertise tcp:other@10.7.0.1:7400
+share_app 1 name.1
+expect "owner with another name exports" "ok *" name.1 export named 1048576 secret
+agent 2 --tls x509 --tls-dir "$GN_TMP/good"
+share_app 2 name.2
+refused "its certificate is for another name" name.2 2 "does not match" named
+gn_stop "${AGENT[1]}"
+rm -f "$GN_TMP/dir.json"
+cp /etc/hosts "$GN_TMP/hosts" && echo "10.7.0.1 n1" >>"$GN_TMP/hosts"
+gn_must mount --bind "$GN_TMP/hosts" /etc/hosts
+share_agent 1 --tls x509 --tls-dir "$GN_TMP/good" --listen tcp:n1:7400
+gn_must umount /etc/hosts
+share_app 1 name.1b
+expect "owner at a name exports" "ok *" name.1b export named 1048576 secret
+gn_check "the directory has number and name" grep -q '"tls:n1@10.7.0.1:7400"' "$GN_TMP/dir.json"
+expect "who cannot look it up imports" "ok *" name.2 import named secret
+expect "and loads" 0 name.2 load 8
+expect "and gets" 0 name.2 get 8
+for i in 1 2; do gn_stop "${AGENT[$i]}"; done
+rm -f "$GN_TMP/dir.json" "$GN_TMP/dir.json.nodes"
 
 # A certificate for another host; an application that may not read the credentials.
 share_agent 1 --tls x509 --tls-dir "$GN_TMP/elsewhere"

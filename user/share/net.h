@@ -5,7 +5,9 @@
  * transport that reads and writes remote memory itself would be two more ops.
  *
  * Addresses are strings, as they stand in the directory: "tcp:10.0.0.1:7400",
- * "tls:[fd00::1]:7400", "unix:/run/ghostmem/n1.peer". A connection belongs to one thread.
+ * "tls:[fd00::1]:7400", "unix:/run/ghostmem/n1.peer". Hosts are numbers there: a thread
+ * that serves others must not wait for a name server. "tls:NAME@10.0.0.1:7400": what the
+ * certificate there is for. A connection belongs to one thread.
  *
  * Who has credentials connects by TLS, or on its own host by UNIX sockets, and never by
  * plain TCP, whatever the directory says; who has none cannot connect by TLS.
@@ -55,8 +57,12 @@ struct net_conn {
 	char peer[NET_ADDR_MAX]; /* for logs */
 };
 
-/** net_listen() - Return: listening descriptor (non-blocking), -EINVAL: no such address,
- * -errno */
+/** net_resolve() - @addr, whose host may be a name, as others can connect to it. May wait
+ * for a name server. Return: 0, -EINVAL: there is no such host, or no such address */
+int net_resolve(const char *addr, char out[NET_ADDR_MAX]);
+
+/** net_listen() - at @addr as at net_resolve(). Return: listening descriptor
+ * (non-blocking), -EINVAL: no such address, -errno */
 int net_listen(const char *addr);
 
 /** net_accept() - the next connection of a listener, @addr as at net_listen(); @tls: of

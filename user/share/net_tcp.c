@@ -24,16 +24,33 @@ struct address {
 	socklen_t len;
 };
 
-static int parse_host(const char *s, struct address *out)
+/* @scheme: its length; NULL: unknown */
+static const struct net_ops *ops_of(const char *addr, size_t *scheme)
+{
+	static const struct net_ops *const all[] = { &tcp_ops, &net_tls_ops, &unix_ops };
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
+		*scheme = strlen(all[i]->scheme) + 1;
+		if (!strncmp(addr, all[i]->scheme, *scheme - 1) &&
+		    addr[*scheme - 1] == ':')
+			return all[i];
+	}
+	return NULL;
+}
+
+/* [NAME@]HOST:PORT; @flags: AI_NUMERICHOST: no name server is asked */
+static int parse_host(const char *s, int flags, struct address *out)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
-				  .ai_flags = AI_NUMERICSERV };
+				  .ai_flags = AI_NUMERICSERV | flags };
 	char host[NET_ADDR_MAX];
-	const char *colon = strrchr(s, ':');
+	const char *at = strchr(s, '@'), *colon = strrchr(s, ':');
 	struct addrinfo *ai;
 	size_t n;
 
-	if (!colon || colon == s || strlen(s) >= sizeof(host))
+	if (at)
+		s = at + 1;
+	if (!colon || colon <= s || strlen(s) >= sizeof(host))
 		return -EINVAL;
 	n = (size_t)(colon - s);
 	if (*s == '[' && s[n - 1] == ']') {
@@ -50,25 +67,49 @@ static int parse_host(const char *s, struct address *out)
 	return 0;
 }
 
-static int parse(const char *s, struct address *out)
+static int parse(const char *s, int flags, struct address *out)
 {
-	*out = (struct address){ 0 };
-	if (!strncmp(s, "tcp:", 4) || !strncmp(s, "tls:", 4)) {
-		out->ops = s[1] == 'c' ? &tcp_ops : &net_tls_ops;
-		return parse_host(s + 4, out);
-	}
-	if (!strncmp(s, "unix:", 5)) {
-		struct sockaddr_un *sun = (struct sockaddr_un *)&out->ss;
+	struct sockaddr_un *sun = (struct sockaddr_un *)&out->ss;
+	size_t scheme;
 
-		if (!s[5] || strlen(s + 5) >= sizeof(sun->sun_path))
-			return -EINVAL;
-		sun->sun_family = AF_UNIX;
-		strcpy(sun->sun_path, s + 5);
-		out->len = sizeof(*sun);
-		out->ops = &unix_ops;
+	*out = (struct address){ 0 };
+	out->ops = ops_of(s, &scheme);
+	if (!out->ops)
+		return -EINVAL;
+	s += scheme;
+	if (out->ops != &unix_ops)
+		return parse_host(s, flags, out);
+	if (!*s || strlen(s) >= sizeof(sun->sun_path))
+		return -EINVAL;
+	sun->sun_family = AF_UNIX;
+	strcpy(sun->sun_path, s);
+	out->len = sizeof(*sun);
+	return 0;
+}
+
+int net_resolve(const char *addr, char out[NET_ADDR_MAX])
+{
+	char host[64], port[16], name[NET_ADDR_MAX] = "";
+	bool tls = !strncmp(addr, "tls:", 4);
+	struct address a;
+	int n;
+
+	if (strlen(addr) >= NET_ADDR_MAX)
+		return -EINVAL;
+	if (!parse(addr, AI_NUMERICHOST, &a)) {
+		strcpy(out, addr);
 		return 0;
 	}
-	return -EINVAL;
+	if (parse(addr, 0, &a) ||
+	    getnameinfo((struct sockaddr *)&a.ss, a.len, host, sizeof(host), port,
+			sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV))
+		return -EINVAL;
+	if (tls && net_tls_host(addr, name))
+		return -EINVAL;
+	n = snprintf(out, NET_ADDR_MAX,
+		     a.ss.ss_family == AF_INET6 ? "%s:%s%s[%s]:%s" : "%s:%s%s%s:%s",
+		     a.ops->scheme, name, tls ? "@" : "", host, port);
+	return n < NET_ADDR_MAX ? 0 : -EINVAL;
 }
 
 int net_listen(const char *addr)
@@ -76,7 +117,7 @@ int net_listen(const char *addr)
 	struct address a;
 	int fd, err, one = 1;
 
-	err = parse(addr, &a);
+	err = parse(addr, 0, &a);
 	if (err)
 		return err;
 	fd = socket(a.ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -113,16 +154,14 @@ int net_accept(int listener, const char *addr, const struct net_tls *tls,
 {
 	struct sockaddr_storage ss;
 	socklen_t len = sizeof(ss);
-	struct net_conn c = { .fd = -1 };
-	struct address a;
+	struct net_conn c = { .fd = -1, .tls = tls };
 	char host[64] = "local", port[16] = "";
+	size_t scheme;
 	int err;
 
-	err = parse(addr, &a);
-	if (err)
-		return err;
-	c.ops = a.ops;
-	c.tls = tls;
+	c.ops = ops_of(addr, &scheme);
+	if (!c.ops)
+		return -EINVAL;
 	c.fd = accept4(listener, (struct sockaddr *)&ss, &len,
 		       SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (c.fd < 0)
@@ -172,7 +211,7 @@ int net_connect_start(const char *addr, const struct net_tls *tls, struct net_co
 	struct address a;
 	int err;
 
-	err = parse(addr, &a);
+	err = parse(addr, AI_NUMERICHOST, &a);
 	if (!err)
 		err = check_tls(addr, &a, tls);
 	if (err)

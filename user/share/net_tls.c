@@ -107,9 +107,10 @@ static int shake(struct net_conn *c)
 	return 0;
 }
 
-static int host_of(const char *addr, char host[NET_ADDR_MAX])
+int net_tls_host(const char *addr, char host[NET_ADDR_MAX])
 {
-	const char *s = strchr(addr, ':'), *end = strrchr(addr, ':');
+	const char *s = strchr(addr, ':'), *at = strchr(addr, '@');
+	const char *end = at ? at : strrchr(addr, ':');
 
 	if (!s || end == s)
 		return -EINVAL;
@@ -130,7 +131,7 @@ static int conn_start(struct net_conn *c, bool server)
 	if (!t)
 		return -ENOMEM;
 	t->server = server;
-	err = server ? 0 : host_of(c->peer, t->host);
+	err = server ? 0 : net_tls_host(c->peer, t->host);
 	if (!err)
 		err = tls_session_create(server ? c->tls->server : c->tls->client, c->fd,
 					 *c->tls->hostname ? c->tls->hostname : t->host,

@@ -70,13 +70,19 @@ void transport_prefer(const struct transport *t, const char *node,
 int transport_open(const struct agent_config *cfg, struct transport *t)
 {
 	bool tls = cfg->tls.mode != TLS_OFF;
+	char given[NET_ADDR_MAX];
 	int err = copy_addr(t->listen, cfg->listen, tls);
 
 	t->tls = NULL;
 	set_near(cfg, t);
 	if (!err)
-		err = copy_addr(t->advertise,
-				cfg->advertise ? cfg->advertise : cfg->listen, tls);
+		err = copy_addr(given, cfg->advertise ? cfg->advertise : cfg->listen,
+				tls);
+	if (!err) {
+		err = net_resolve(given, t->advertise);
+		if (err)
+			log_err("%s: no such address", given);
+	}
 	if (err || !tls)
 		return err;
 	if (strlen(cfg->tls.dir) >= LOCAL_PATH ||

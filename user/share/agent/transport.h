@@ -10,8 +10,9 @@
 #include "../local.h"
 
 struct transport {
-	char listen[NET_ADDR_MAX], advertise[NET_ADDR_MAX];
-	struct net_tls *tls; /* NULL: none */
+	char listen[NET_ADDR_MAX];
+	char advertise[NET_ADDR_MAX]; /* net_resolve() */
+	struct net_tls *tls;	      /* NULL: none */
 	/* unix:DIRECTORY/peer-HASH-, and the node's name: where the agents of one host
 	 * that have the same directory find one another. Empty: not wanted */
 	char near[NET_ADDR_MAX];
