@@ -16,6 +16,7 @@
 
 #include "../../user/lib/clock.h"
 #include "../../user/lib/log.h"
+#include "../../vm-migrate/precopy/precopy_impl.h"
 #include "source.h"
 
 #define PATIENCE_S 100
@@ -288,6 +289,61 @@ static void test_set_bandwidth(void **state)
 	twin_fini(&t);
 }
 
+/* ---- a line that is slow ------------------------------------------------------------ */
+
+/* Waits for the destination's word that are in vain, and the channel that is through. The
+ * linker puts these functions in the place of the two that the engine calls. */
+static struct {
+	unsigned int left;
+	const struct precopy *p;
+} in_vain;
+
+int __real_peer_await_sync(struct peer *p, uint64_t n, unsigned int timeout_ms,
+			   const atomic_bool *cancelled);
+int __wrap_peer_await_sync(struct peer *p, uint64_t n, unsigned int timeout_ms,
+			   const atomic_bool *cancelled);
+size_t __real_chan_unsent(const struct chan *c);
+size_t __wrap_chan_unsent(const struct chan *c);
+
+int __wrap_peer_await_sync(struct peer *p, uint64_t n, unsigned int timeout_ms,
+			   const atomic_bool *cancelled)
+{
+	if (!in_vain.left)
+		return __real_peer_await_sync(p, n, timeout_ms, cancelled);
+	in_vain.left--;
+	return -ETIMEDOUT;
+}
+
+size_t __wrap_chan_unsent(const struct chan *c)
+{
+	if (!in_vain.p)
+		return __real_chan_unsent(c);
+	return c == in_vain.p->peer.chan[0] ? 0 : 1 + in_vain.left;
+}
+
+/* The first stream is through, another still moves: nobody gives up. */
+static void test_slow_stream(void **state)
+{
+	struct incoming_conf ic = { .uri = "tcp:127.0.0.1:0" };
+	struct precopy_conf pc = precopy_usual;
+	struct source s;
+	struct twin t;
+
+	pc.streams = 2;
+	assert_int_equal(twin_start(&t, &ic), 0);
+	source_start(&s, &machine_small);
+	source_make(&s, &pc, incoming_uri(t.in), &machine_ops, s.m);
+	in_vain.p = s.p;
+	in_vain.left = 3;
+	assert_int_equal(source_run(&s), 0);
+	assert_int_equal(in_vain.left, 0);
+	in_vain.p = NULL;
+	assert_int_equal(twin_join(&t), 0);
+	assert_int_equal(machine_differs(s.m, &t), 0);
+	machine_stop(s.m);
+	twin_fini(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -297,6 +353,7 @@ int main(void)
 		cmocka_unit_test(test_bandwidth),
 		cmocka_unit_test(test_set_bandwidth),
 		cmocka_unit_test(test_first_harvest),
+		cmocka_unit_test(test_slow_stream),
 	};
 
 	log_set_level(LOG_LVL_ERROR);

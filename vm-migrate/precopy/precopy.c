@@ -208,7 +208,7 @@ static int await_sync(struct precopy *p, uint64_t n)
 	do {
 		left = now;
 		err = peer_await_sync(&p->peer, n, CHAN_DEAD_MS, &p->cancelled);
-		now = chan_unsent(p->peer.chan[0]);
+		now = peer_unsent(&p->peer);
 	} while (err == -ETIMEDOUT && now != left);
 	if (err == -ECANCELED && atomic_load(&p->cancelled))
 		return precopy_fail(p, err, "cancelled");

@@ -149,6 +149,15 @@ int peer_await_sync(struct peer *p, uint64_t n, unsigned int timeout_ms,
 	return await(p, WIRE_SYNC, n, timeout_ms, cancelled);
 }
 
+size_t peer_unsent(const struct peer *p)
+{
+	size_t sum = 0;
+
+	for (unsigned int i = 0; i < p->streams; i++)
+		sum += chan_unsent(p->chan[i]);
+	return sum;
+}
+
 /* ---- connecting -------------------------------------------------------------------- */
 
 static int send_frame(struct peer *p, unsigned int stream, enum wire_type type,

@@ -61,4 +61,7 @@ int peer_await(struct peer *p, enum wire_type type, unsigned int timeout_ms,
 int peer_await_sync(struct peer *p, uint64_t n, unsigned int timeout_ms,
 		    const atomic_bool *cancelled);
 
+/** peer_unsent() - chan_unsent() of all streams */
+size_t peer_unsent(const struct peer *p);
+
 #endif
