@@ -12,21 +12,23 @@
 # done, alone: it fails if it fails again, and is listed as unsteady if it does not. What no lack
 # of CPU explains is not forgiven: findings of sanitizers and fuzzers, memory that differs. The last
 # line is "N passed, N failed, N skipped": cmocka programs and network tests count by their
-# cases, everything else by program. A skip that ALLOWED_SKIPS does not name is a failure. Exit
-# status 0: nothing failed. AGAIN=0 runs nothing twice.
+# cases, everything else by program. A skip that ALLOWED_SKIPS does not name is a failure, and so
+# is a group that did not come to its end. Exit status 0: nothing failed; 2: it did not begin.
+# AGAIN=0 runs nothing twice.
 set -u
 
 cd "$(dirname "$0")/.." || exit 1
-export B=${B:-$PWD/build}
+mkdir -p "${B:=build}" && B=$(cd "$B" && pwd) && export B || exit 2
 export GN_BIN=$B
 export FUZZ_SECONDS=${FUZZ_SECONDS:-20}
 unset MAKEFLAGS MAKELEVEL MFLAGS	# of the make that called
 LOGS=$B/test
 JOBS=$(nproc)
-# What lanes tell each other, in $LOGS: a line "OK BAD" per program; a line per skip; what failed;
-# calls of one() and cases() to make again, and what had failed there; guests that were begun anew
+# What lanes tell each other, in $LOGS: a line "OK BAD NAME" per program; groups that came to their
+# end; a line per skip; what failed; calls of one() and cases() to make again, and what had failed there; guests that were begun anew
 # (vm_nested() in vm/lib.sh); who prints
 RESULTS=$LOGS/results
+DONE=$LOGS/done
 SKIPS=$LOGS/skips
 FAILED=$LOGS/failed
 REPEAT=$LOGS/repeat
@@ -55,13 +57,16 @@ allowed()
 	return 1
 }
 
+# result OK BAD NAME - a run that cannot say what it found does not go on
+result() { echo "$*" >>"$RESULTS" || exit 1; }
+
 # skip CASE WHY
 skip()
 {
 	if allowed "$1"; then
 		echo "$1: ${2:-no reason given}" >>"$SKIPS"
 	else
-		echo "0 1" >>"$RESULTS"
+		result 0 1 "$1"
 		echo "$1: not an allowed skip: ${2:-no reason given}" | tee -a "$FAILED"
 	fi
 }
@@ -73,10 +78,10 @@ report()
 	local s=$((SECONDS - $5)) list=$FAILED
 	if [ "$4" != 0 ] && repeatable "$1" "$2"; then
 		list=$FIRST
-		echo "$3 $4 $6" >>"$REPEAT"
+		echo "$1 $3 $4 $6" >>"$REPEAT" || exit 1
 		cp "$2" "$2.first"
 	else
-		echo "$3 $4" >>"$RESULTS"
+		result "$3" "$4" "$1"
 	fi
 	exec {output}>"$OUTPUT"
 	flock "$output"
@@ -386,64 +391,88 @@ group_misc()
 }
 group_leftovers() { one leftovers 60 bash -c "$(declare -f present leftovers); leftovers"; }
 
-[ "$(id -u)" = 0 ] || { echo "run.sh: needs root: sudo make test" >&2; exit 1; }
+[ "$(id -u)" = 0 ] || { echo "run.sh: needs root: sudo make test" >&2; exit 2; }
+
+# What all others need; the rest, those first that take long, last what lanes share; what is left.
+most=(share migrate asan vhost netns tsan vm misc unit xdp fuzz)
+wanted=("$@")
+[ $# != 0 ] || wanted=(build "${most[@]}" leftovers)
+for group in "${wanted[@]}"; do
+	if ! declare -F "group_$group" >/dev/null; then
+		echo "run.sh: no group '$group', only: build ${most[*]} leftovers" >&2
+		exit 2
+	fi
+done
+
+# From here on as process 1 of namespaces: what it started ends when it does, whatever ends it.
+if [ -z "${GN_RUN:-}" ]; then
+	exec {lock}>>"$B/test.lock"
+	if ! flock -n "$lock"; then
+		echo "run.sh: another test run uses $B: process $(cat "$B/test.lock")" >&2
+		exit 2
+	fi
+	echo $$ >"$B/test.lock"
+	trap 'kill -KILL $!' INT TERM HUP
+	GN_RUN=1 setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --mount-proc \
+		"$BASH" tests/run.sh "$@" {lock}>&- &
+	wait $!
+	exit $?
+fi
+unset GN_RUN
+
 rm -rf "$LOGS"
 mkdir -p "$LOGS"
-: >"$RESULTS"
-: >"$SKIPS"
-: >"$FAILED"
-: >"$REPEAT"
-: >"$FIRST"
-: >"$ANEW"
+for file in "$RESULTS" "$DONE" "$SKIPS" "$FAILED" "$REPEAT" "$FIRST" "$ANEW"; do
+	: >"$file" || exit 2
+done
 export LOGS
 present | sort >"$LOGS/present.before"
 
-# What all others need; the rest, those first that take long, last what lanes share; what is left.
-wanted=" ${*:-build unit migrate share asan tsan xdp netns vm vhost fuzz misc leftovers} "
+# lane GROUP... - those of them that are wanted, and that the other lane has not begun
 lane()
 {
 	local group
 	for group; do
-		[[ $wanted == *" $group "* ]] || continue
+		[[ " ${wanted[*]} " == *" $group "* ]] || continue
 		[ "$group" = fuzz ] || mkdir "$LOGS/lane.$group" 2>/dev/null || continue
 		"group_$group"
+		echo "$group" >>"$DONE"
 	done
 }
-most=(share migrate asan vhost netns tsan vm misc unit xdp fuzz)
 lane build
 in_lanes=y
 lane "${most[@]}" &
+other=$!
 lane "${most[@]}"
-wait
+if ! wait $other; then
+	result 0 1 lane
+	echo "one of two lanes ended early" >>"$FAILED"
+fi
 in_lanes=
 
 # What failed there was short of the CPU that another test had, or is broken: alone, once more.
 repeats=$(wc -l <"$REPEAT")
 [ "$repeats" -le "$AGAIN" ] || { cat "$FIRST" >>"$FAILED" && : >"$FIRST"; }
-while read -r ok bad call <&3; do
+while read -r name ok bad call <&3; do
 	if [ "$repeats" -le "$AGAIN" ]; then
 		eval "$call"
 	else
-		echo "$ok $bad" >>"$RESULTS"
+		result "$ok" "$bad" "$name"
 	fi
 done 3<"$REPEAT"
 lane leftovers
 
-if [ -s "$SKIPS" ]; then
-	echo "skipped:"
-	sed 's/^/  /' "$SKIPS"
-fi
-if [ -s "$FIRST" ]; then
-	echo "failed beside other tests, so run again alone:"
-	sed 's/^/  /' "$FIRST"
-fi
-if [ -s "$ANEW" ]; then
-	echo "guests that stood still, so begun anew:"
-	sed 's/^/  /' "$ANEW"
-fi
-if [ -s "$FAILED" ]; then
-	echo "failed:"
-	sed 's/^/  /' "$FAILED"
-fi
+for group in "${wanted[@]}"; do
+	if ! grep -qx "$group" "$DONE" || ! grep -qE "^[0-9 ]+ $group(/|\$)" "$RESULTS"; then
+		result 0 1 "$group"
+		echo "$group: did not come to its end, or had nothing to run" >>"$FAILED"
+	fi
+done
+for list in "$SKIPS:skipped" "$FIRST:failed beside other tests, so run again alone" \
+	"$ANEW:guests that stood still, so begun anew" "$FAILED:failed"; do
+	[ -s "${list%%:*}" ] || continue
+	echo "${list#*:}:"
+	sed 's/^/  /' "${list%%:*}"
+done
 awk -v skipped="$(wc -l <"$SKIPS")" '{ ok += $1; bad += $2 }
 	END { print ok + 0 " passed, " bad + 0 " failed, " skipped " skipped"; exit bad > 0 }' "$RESULTS"

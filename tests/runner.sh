@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 #
-# What tests/run.sh itself forgives, and what it does not: it runs planted tests, in a tree that has
-# nothing else.
+# What tests/run.sh itself forgives, and what it does not miss: it runs planted tests, in a tree that
+# has nothing else.
 
 # shellcheck disable=SC2016,SC2317,SC2329 # what is planted; functions called through a name
 # shellcheck source=tests/netns/lib.sh
@@ -78,6 +78,39 @@ gn_check "a crash" run 1 fuzz
 gn_check "the next run begins with it" run 1 fuzz
 rm -f "$TOP"/build/fuzz/crash-one-*
 gn_check "until it is removed" run 0 fuzz
+
+# ---- what does not come to its end, does not begin
+plant tests/share/lane.sh <<-'END'
+	lane=$(awk '{ print $4 }' /proc/$PPID/stat)	# of timeout
+	echo "ok a"
+	# One of the two runs in the lane that is process 1, which cannot be killed from here.
+	[ "$lane" != 1 ] || while [ ! -e "$(dirname "$0")/../../killed" ]; do sleep 0.1; done
+	[ "$lane" = 1 ] || : >"$(dirname "$0")/../../killed"
+	[ "$lane" = 1 ] || kill -KILL "$lane"
+END
+cp "$TOP/tests/share/lane.sh" "$TOP/tests/migrate/"
+gn_check "a lane that ends early" run 1 share migrate
+gn_check "is a failure" said "one of two lanes"
+gn_check "so is its group" said "(share|migrate): did not come to its end"
+rm "$TOP"/tests/*/lane.sh
+gn_check "no test at all" run 1 share
+gn_check "no such group" run 2 sahre
+
+plant tests/share/long.sh <<-'END'
+	echo $PPID >"$(dirname "$0")/../../long"
+	exec sleep 1234
+END
+long() { [ -s "$TOP/long" ] && pgrep -fx "sleep 1234"; }
+for signal in TERM KILL; do
+	rm -f "$TOP/long"
+	gn_spawn RUN env B="$TOP/build" bash "$TOP/tests/run.sh" share
+	gn_must gn_wait 10 long
+	gn_check "not two at once" run 2 share
+	gn_check "says who" said "another test run uses .*: process $RUN\$"
+	gn_check "that one goes on" gn_not gn_gone "$RUN"
+	gn_stop "$RUN" $signal
+	gn_check "$signal: all that it had started ends" gn_wait 5 gn_not long
+done
 
 rm -rf "$TOP"
 exit $GN_FAILED
