@@ -98,6 +98,7 @@ second()
 	gn_instances 1500
 	gn_check "before a second daemon" gn_wait 10 gn_ping peer 10.0.0.11
 	config=$(in_map config) instances=$(in_map instances)
+	gn_must test -n "$config" -a -n "$instances"
 	gn_check "a second daemon is refused" refused_beside
 	gn_check "the first one's instance is still reached" gn_ping peer 10.0.0.11
 	gn_check "and its maps are as they were" untouched

@@ -32,7 +32,7 @@ sees()
 {
 	local rc
 	gn_spawn SEES gn_exec "$1" tcpdump -ni "$2" -c 1 -Z root "$3"
-	gn_wait 5 grep -q 'listening on' "$GN_TMP/SEES.log" || return 1
+	gn_wait 5 grep -q 'listening on' "$GN_TMP/SEES.log" || gn_die "no tcpdump"
 	"${@:4}"
 	gn_wait 2 gn_gone "$SEES"
 	rc=$?

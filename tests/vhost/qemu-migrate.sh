@@ -88,7 +88,8 @@ gn_must ln -s "$GN_BIN/tests/vhost/ghostnicd-unlogged" "$DAEMON_BIN/ghostnicd"
 gn_must ln -s "$GN_BIN/ghostnic" "$DAEMON_BIN/ghostnic"
 begin
 gn_check "migrated without a log" switch_over
-gn_check "pages are lost then" gn_not same_memory
+lost() { same_memory | grep '^[1-9][0-9]* pages differ'; }
+gn_check "pages are lost then" lost
 gn_note "$(cat "$GN_TMP/check.out")"
 qemu_end vm1 vm2
 gn_stop "$SENDER" KILL
