@@ -112,7 +112,7 @@ MANDIR     ?= $(PREFIX)/share/man
 UNITDIR    ?= $(PREFIX)/lib/systemd/system
 DOCDIR     ?= $(PREFIX)/share/doc/ghostnic
 INSTALL    ?= install
-LIB_H      := $(wildcard user/lib/*.h)
+LIB_H      := user/lib/ghostnic.h
 # What a VMM that migrates includes; see docs/migrate.md.
 MIGRATE_H  := digest.h ram.h state.h dirty/dirty.h precopy/incoming.h precopy/precopy.h \
 	stream/chan.h stream/receiver.h stream/sender.h stream/wire.h
@@ -123,13 +123,25 @@ UNITS      := $(wildcard user/daemon/*.service)
 # FILE:DIRECTORY:MODE, the one list that install and uninstall share
 INSTALLED := $(B)/ghostnic:$(BINDIR):755 $(B)/ghostnicd:$(SBINDIR):755 \
 	$(MIGRATE_PROG:%=%:$(BINDIR):755) \
-	$(LIB_A):$(LIBDIR):644 $(B)/libghostnic.pc:$(LIBDIR)/pkgconfig:644 \
-	$(MIGRATE_A):$(LIBDIR):644 $(B)/libvm-migrate.pc:$(LIBDIR)/pkgconfig:644 \
+	$(B)/lib/libghostnic.a:$(LIBDIR):644 $(B)/libghostnic.pc:$(LIBDIR)/pkgconfig:644 \
+	$(B)/lib/libvm-migrate.a:$(LIBDIR):644 $(B)/libvm-migrate.pc:$(LIBDIR)/pkgconfig:644 \
 	$(foreach h,$(LIB_H),$(h):$(INCLUDEDIR)/ghostnic:644) \
 	$(foreach h,$(MIGRATE_H),vm-migrate/$(h):$(INCLUDEDIR)/ghostnic/migrate/$(patsubst ./%,%,$(dir $(h))):644) \
 	$(foreach m,$(MAN_PAGES),$(m):$(MANDIR)/man$(subst .,,$(suffix $(m))):644) \
 	$(foreach u,$(UNITS),$(B)/$(notdir $(u)):$(UNITDIR):644) \
 	$(foreach d,$(DOCS),$(d):$(DOCDIR):644)
+
+# A library as programs get it: one object with all that it needs, and no global names but
+# those that are in its headers, so that no inner name meets one of the program's.
+$(B)/lib/libghostnic.a: $(call obj,user/lib/ctl_client.c user/lib/shm_client.c) $(LIB_A) $(LIB_H)
+$(B)/lib/libvm-migrate.a: $(call obj,$(filter-out $(addprefix vm-migrate/,qemu/% rate/% vmm/%),$(MIGRATE_SRC))) \
+	$(MIGRATE_A) $(LIB_A) $(addprefix vm-migrate/,$(MIGRATE_H))
+$(B)/lib/%.a:
+	$(call say,AR,$@)mkdir -p $(@D) && $(CC) $(CFLAGS) $(if $(findstring -flto,$(CFLAGS)),-flinker-output=nolto-rel) \
+		-r -o $(@:.a=.o) $(filter %.o,$^) $(filter %.a,$^) && \
+	grep -ohE '\w+' $(filter %.h,$^) >$(@:.a=.words) && \
+	nm -g --defined-only -f posix $(@:.a=.o) | cut -d' ' -f1 | grep -xFf $(@:.a=.words) >$(@:.a=.names) && \
+	objcopy --keep-global-symbols=$(@:.a=.names) $(@:.a=.o) && rm -f $@ && ar rcs $@ $(@:.a=.o)
 
 $(B)/libghostnic.pc: user/lib/libghostnic.pc.in
 $(B)/libvm-migrate.pc: vm-migrate/libvm-migrate.pc.in
@@ -139,7 +151,7 @@ $(B)/libghostnic.pc $(B)/libvm-migrate.pc: Makefile
 $(B)/%.service: user/daemon/%.service
 	$(call say,GEN,$@)mkdir -p $(@D) && sed -e 's|@BINDIR@|$(BINDIR)|' -e 's|@SBINDIR@|$(SBINDIR)|' $< >$@
 
-install: $(PROGS) $(MIGRATE_PROG) $(LIB_A) $(B)/libghostnic.pc $(MIGRATE_A) $(B)/libvm-migrate.pc $(patsubst user/daemon/%,$(B)/%,$(UNITS)) ## into DESTDIR, PREFIX
+install: $(PROGS) $(MIGRATE_PROG) $(B)/lib/libghostnic.a $(B)/libghostnic.pc $(B)/lib/libvm-migrate.a $(B)/libvm-migrate.pc $(patsubst user/daemon/%,$(B)/%,$(UNITS)) ## into DESTDIR, PREFIX
 	$(Q)for i in $(INSTALLED); do f=$${i%%:*}; m=$${i##*:}; d=$${i#*:}; d=$${d%:*}; \
 		$(INSTALL) -D -m $$m $$f $(DESTDIR)$$d/$${f##*/} || exit 1; done
 uninstall: ## remove what install put there

@@ -14,10 +14,11 @@ $(B)/libghostmem-file.so: $(B)/user/share/preload/file.o $(SHARE_A) $(LIB_A)
 		-Wl,--as-needed -o $@ $^ $(SHARE_LIBS)
 all: $(B)/libghostmem-file.so
 
+$(B)/lib/libghostmem.a: $(call obj,$(wildcard user/share/lib/*.c)) $(SHARE_A) $(LIB_A) user/share/ghostmem.h
 INSTALLED += $(B)/ghostmem:$(BINDIR):755 $(B)/ghostmemd:$(SBINDIR):755 $(B)/ghostmem-kv:$(BINDIR):755 \
-	$(SHARE_A):$(LIBDIR):644 $(B)/libghostmem-file.so:$(LIBDIR):644 $(B)/libghostmem.pc:$(LIBDIR)/pkgconfig:644 \
+	$(B)/lib/libghostmem.a:$(LIBDIR):644 $(B)/libghostmem-file.so:$(LIBDIR):644 $(B)/libghostmem.pc:$(LIBDIR)/pkgconfig:644 \
 	user/share/ghostmem.h:$(INCLUDEDIR):644 $(B)/ghostmemd.service:$(UNITDIR):644 \
 	user/share/example/kv.c:$(DOCDIR):644
 $(B)/ghostmemd.service: user/share/agent/ghostmemd.service
 	$(call say,GEN,$@)mkdir -p $(@D) && sed 's|@SBINDIR@|$(SBINDIR)|' $< >$@
-install: $(B)/ghostmemd.service $(SHARE_PROG) $(SHARE_A) $(B)/ghostmem-kv $(B)/libghostmem-file.so $(B)/libghostmem.pc
+install: $(B)/ghostmemd.service $(SHARE_PROG) $(B)/lib/libghostmem.a $(B)/ghostmem-kv $(B)/libghostmem-file.so $(B)/libghostmem.pc
