@@ -221,6 +221,8 @@ bool model_may_join(const struct model_conf *c, const struct model_chain *ch,
 		return false;
 	if (ch->bufs + p->bufs > c->max_bufs)
 		return false;
+	if (p->udp && ch->segs == 64) /* UDP_MAX_SEGMENTS */
+		return false;
 	if (!h->v6) {
 		uint16_t step = (uint16_t)(p->id4 - ch->last.id4);
 

@@ -103,6 +103,28 @@ static void test_ip_length_full(void **state)
 	story_end(&story, want);
 }
 
+/* 64 datagrams are the most a kernel need take, with a short one at the end or without. */
+static void test_max_udp(void **state)
+{
+	for (int last = 0; last < 2; last++) {
+		struct pkt_spec s = spec(100);
+		struct agg_conf conf = plain();
+		char want[1024] = "";
+
+		s.proto = 17;
+		story_begin(&story, last ? "a short one" : "full ones", &conf);
+		for (int i = 0; i < 130; i++) {
+			s.len = i == 63 && last ? 99 : 100;
+			story_push(&story, &s, 0);
+			next(&s);
+		}
+		say_run(want, 0, 63);
+		say_run(want, 64, 127);
+		say_run(want, 128, 129);
+		story_end(&story, want);
+	}
+}
+
 static void test_max_bufs(void **state)
 {
 	struct pkt_spec s = spec(100);
@@ -518,6 +540,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_ip_length),
 		cmocka_unit_test(test_ip_length_full),
+		cmocka_unit_test(test_max_udp),
 		cmocka_unit_test(test_max_bufs),
 		cmocka_unit_test(test_useless_buffers),
 		cmocka_unit_test(test_jumbo),

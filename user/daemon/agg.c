@@ -39,7 +39,7 @@ struct agg_open {
 	uint16_t gso_size;
 	uint32_t seq_mask;  /* TCP: all ones; UDP has no sequence: 0 */
 	uint32_t total;	    /* bytes, frame start to payload end */
-	uint32_t max_total; /* the most total may become: AGG_MAX_IP_LEN */
+	uint32_t max_total; /* the most total may become: see max_total() */
 	uint16_t hdr_len;   /* bytes, Ethernet to L4 */
 	uint16_t sum;
 	uint16_t meta_flags; /* GN_F_PSH and GN_F_FIN of its segments */
@@ -277,6 +277,17 @@ static bool later(const struct agg *a, const struct mbuf *m)
 	       a->later[i / 64] >> i % 64 & 1;
 }
 
+/* The most bytes of a chain that @m begins. Of UDP all segments but the last are as long as
+ * the first, so bytes count them, too. */
+static uint32_t max_total(const struct mbuf *m)
+{
+	const struct gn_meta *meta = &m->meta;
+	uint32_t ip = AGG_MAX_IP_LEN + meta->l3_off;
+	uint32_t udp = mbuf_hdr_len(m) + AGG_MAX_UDP * meta->payload_len;
+
+	return meta->flags & GN_F_UDP && udp < ip ? udp : ip;
+}
+
 /* Make @m the head of a new chain in @slot, which is free. */
 static void open_chain(struct agg *a, struct mbuf *m, uint32_t slot, uint64_t now_ns,
 		       struct agg_out *out)
@@ -307,7 +318,7 @@ static void open_chain(struct agg *a, struct mbuf *m, uint32_t slot, uint64_t no
 		.next_seq = meta->seq + meta->payload_len,
 		.seq_mask = meta->flags & GN_F_TCP ? UINT32_MAX : 0,
 		.total = m->total,
-		.max_total = AGG_MAX_IP_LEN + meta->l3_off,
+		.max_total = max_total(m),
 		.hdr_len = (uint16_t)mbuf_hdr_len(m),
 		.gso_size = meta->payload_len,
 		.sum = meta->payload_sum,

@@ -25,6 +25,9 @@
 /* mbufs of one chain, so that a port's address list is bounded. */
 #define AGG_MAX_BUFS   128
 #define AGG_MAX_IP_LEN 65535 /* bytes, IP header to payload end */
+/* Datagrams of one chain: UDP_MAX_SEGMENTS, above which kernels refuse a frame of
+ * VIRTIO_NET_HDR_GSO_UDP_L4. Newer ones allow 128. */
+#define AGG_MAX_UDP 64
 
 enum agg_checksum {
 	AGG_VERIFY, /* every payload was summed before it merges, by XDP or here; or it
