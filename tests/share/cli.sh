@@ -99,6 +99,33 @@ gn_must gn_wait 10 says in '^again: '
 gn_must kill -TERM "$in" "$out"
 gn_check "import ends on a signal" ended in 0
 gn_check "export, too" ended out 0
+
+# What is exported ends with the exporter, and its name is free.
+gn_check "what it exported is gone" gives 5 mem 2 get "${KEY[@]}" again 0 8
+gn_check "export -x: a region for a command" \
+	gives 0 mem 1 export "${KEY[@]}" -x "GHOSTMEM_KEY=secret $GN_BIN/ghostmem get -a $GN_TMP/n1.sock again 0 8" again 4K
+gn_check "it is gone, too" gives 5 mem 2 get "${KEY[@]}" again 0 8
+hold out 1 export "${KEY[@]}" away 4K
+gn_must gn_wait 10 says out '^away: '
+gn_check "moved to n2" mem 1 move "${KEY[@]}" -T n2 away
+gn_check "revoke at a node that does not serve it" gives 5 mem 1 revoke away
+gn_must kill -TERM "$out"
+gn_check "its exporter ends" ended out 0
+gn_check "what has moved stays" gives 0 mem 3 get "${KEY[@]}" away 0 8
+# One that is killed cannot say so: its agent goes on, and the next agent knows nothing.
+hold out 1 export "${KEY[@]}" kept 4K
+gn_must gn_wait 10 says out '^kept: '
+gn_stop "$out" KILL
+gn_check "exporter killed: its agent serves it" gives 0 mem 2 get "${KEY[@]}" kept 0 8
+gn_check "exporter killed: the name is taken" gives 1 mem 1 export "${KEY[@]}" kept 4K
+gn_stop "${AGENT[1]}" KILL
+share_agent 1
+known() { mem 3 ls | grep -q "^$1 "; }
+gn_check "and its agent: the directory has the region" known kept
+gn_check "nobody else ends it" gives 5 mem 3 revoke kept
+gn_check "until it is revoked" gives 0 mem 1 revoke kept
+gn_check "then not" gn_not known kept
+gn_check "nor again" gives 5 mem 1 revoke kept
 gn_check "memory of a program's own, windows to read" gn_exec n2 "$GN_BIN/tests/share/given" \
 	"$GN_TMP/n1.sock" "$GN_TMP/n2.sock"
 exit $GN_FAILED

@@ -210,7 +210,7 @@ gn_check "but gets from it" mem 2 get all 0 8
 gn_check "n2 cannot take it: it stays" gn_not mem 1 move all --to n2
 gn_check "n1 serves it" mem 1 put -t all 0 here
 gn_stop "$EXPORTER"
-gn_check "revoked" mem 1 revoke all
+gn_check "its exporter ends, and with it the region" gn_not known all
 for i in 1 2 3; do expect "n$i imports" "ok *" $i import rest secret; done
 expect "n2 stores" ok 2 store 8 1
 expect "n3 loads" 1 3 load 8

@@ -53,7 +53,6 @@ litmus_once() # TEST FIRST-NODE REGION
 	for pid in "${pids[@]}"; do wait "$pid" || rc=1; done
 	# Its memory is for the next one.
 	gn_stop "$EXPORTER"
-	gn_exec n1 "$GN_BIN/ghostmem" revoke -a "$GN_TMP/n1.sock" "$3"
 	sed 's/^/# /' "$GN_TMP"/litmus.?
 	mv "$GN_TMP/litmus.0" "$GN_TMP/litmus"
 	rm -f "$GN_TMP"/litmus.?

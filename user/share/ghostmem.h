@@ -72,7 +72,8 @@ struct ghostmem_import {
 int ghostmem_import(struct ghostmem *g, const struct ghostmem_import *i,
 		    struct ghostmem_region **out);
 
-/** ghostmem_release() - unmap and forget; an export ends with its last user and agent */
+/** ghostmem_release() - unmap and forget. What was exported is served on, until it is
+ * revoked (ghostmem(1)) or the agent ends */
 void ghostmem_release(struct ghostmem_region *r);
 
 void *ghostmem_addr(const struct ghostmem_region *r);

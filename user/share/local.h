@@ -16,7 +16,7 @@
  * meta is freed, lest the next one waits for that window
  * - PREFETCH: bus; base, size: offset and length
  * - LIST, STAT -> text: JSON in pieces; the last has more == 0
- * - REVOKE: name
+ * - REVOKE: name. -EREMOTE: it is another node's
  * - MOVE: name, key, node: whereto -> text: JSON of how far it is, in as many packets as
  * it takes; the last has more == 0 and, if it was done, the figures. Closing the socket
  *   before the region has been handed over cancels it

@@ -295,13 +295,31 @@ void agent_end_home(struct agent *a, struct home_region *h, int ev)
 	home_remove(h, ev);
 }
 
+/* It is not served here. But an agent of this node may have ended while no program kept
+ * the region, and left the directory's entry. */
+static int revoke_entry(struct agent *a, const char *name)
+{
+	struct dir_region r;
+	int err = dir_find(a->dir, name, 0, &r);
+
+	if (err)
+		return err;
+	if (strcmp(r.node, a->cfg.node))
+		return -EREMOTE;
+	for (struct import *i = a->imports; i; i = i->next)
+		if (i->mover && !strcmp(peer_desc(i->peer)->name, name))
+			return -EBUSY; /* about to be served here */
+	log_info("region %s: revoked, and nobody had it", name);
+	return dir_remove(a->dir, name, r.epoch);
+}
+
 int agent_revoke(struct agent *a, const struct local_msg *m)
 {
 	struct home_region *h = home_find(a->home, m->name, 0);
 	int err;
 
 	if (!h)
-		return -ENOENT;
+		return gm_name_ok(m->name) ? revoke_entry(a, m->name) : -ENOENT;
 	err = dir_remove(a->dir, m->name, home_desc(h)->epoch);
 	if (err && err != -ENOENT)
 		return err;

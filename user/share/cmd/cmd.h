@@ -62,6 +62,10 @@ void cmd_json(json_t *v);
  */
 int cmd_number(const char *s, uint64_t *out);
 
+/** cmd_revoke_here() - end a region of this node. Return: 0; -ENOENT, -EREMOTE: it is not,
+ * or not here; -ECONNREFUSED: no agent; -errno */
+int cmd_revoke_here(const struct cmd_opts *o, const char *name);
+
 /** cmd_open() - agent, then region by name or bus address ("0x..."). Return: 0 or, said
  * already, an exit code */
 int cmd_open(const struct cmd_opts *o, const char *which, unsigned int flags,

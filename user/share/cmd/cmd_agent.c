@@ -166,13 +166,18 @@ static int set_name(struct local_msg *m, const char *name)
 	return 0;
 }
 
-static int run_revoke(const struct cmd_opts *o, int argc, char **argv)
+int cmd_revoke_here(const struct cmd_opts *o, const char *name)
 {
 	struct local_msg m = { .op = LOCAL_REVOKE };
-	int err = set_name(&m, argv[0]);
+	int err = set_name(&m, name);
 
-	if (!err)
-		err = simple(o, &m);
+	return err ? err : simple(o, &m);
+}
+
+static int run_revoke(const struct cmd_opts *o, int argc, char **argv)
+{
+	int err = cmd_revoke_here(o, argv[0]);
+
 	if (err)
 		return cmd_error(o, err, "cannot revoke %s at this node", argv[0]);
 	if (o->json)

@@ -151,6 +151,20 @@ static int load_file(const char *path, uint64_t size, unsigned int shift)
 	return err ? err : fd;
 }
 
+/* Its agent would go on to serve it. Not if it has moved away: it is another's then. */
+static int end_export(const struct cmd_opts *o, const char *name, int rc)
+{
+	int err = cmd_revoke_here(o, name);
+
+	switch (err) {
+	case 0:
+	case -ENOENT:
+	case -EREMOTE:
+	case -ECONNREFUSED: return rc;
+	default: err = cmd_error(o, err, "cannot end %s", name); return rc ? rc : err;
+	}
+}
+
 static int run_export(const struct cmd_opts *o, int argc, char **argv)
 {
 	struct ghostmem_export e = {
@@ -201,7 +215,7 @@ static int run_export(const struct cmd_opts *o, int argc, char **argv)
 		rc = cmd_error(o, err, "cannot export %s", argv[0]);
 	} else {
 		say_region(o, "export", argv[0], r);
-		rc = until(o, g, signals);
+		rc = end_export(o, argv[0], until(o, g, signals));
 	}
 	if (e.memfd >= 0)
 		close(e.memfd);
