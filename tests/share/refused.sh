@@ -82,4 +82,23 @@ done
 refused ack "none closed" bad_proto reader "$bus"
 gn_check "ack: the bytes are as they were" intact
 refused key "EACCES closed" bad_key nobody "$bus"
+
+# waits SOCKET ANSWER CMD... - of no descriptor left, CMD, which connects to SOCKET of node 2's agent, has
+# to wait; with one, it gets its answer
+# shellcheck disable=SC2317,SC2329 # for gn_wait
+log_says() { grep -q "$1" "$GN_TMP/pid.log"; }
+waits()
+{
+	local soft
+	soft=$(prlimit --pid "${AGENT[2]}" --nofile --raw --noheadings --output SOFT)
+	gn_must prlimit --pid "${AGENT[2]}" --nofile=3:
+	gn_spawn WAITS "${@:3}"
+	gn_check "$1: who connects has to wait" \
+		gn_wait 5 log_says "$1: who connects has to wait: Too many open files"
+	gn_must prlimit --pid "${AGENT[2]}" --nofile="$soft:"
+	gn_check "$1: and is served then" gn_wait 5 grep -q "$2" "$GN_TMP/WAITS.log"
+}
+waits "$GN_TMP/n2.sock" read gn_exec n2 "$GN_BIN/ghostmem" ls -a "$GN_TMP/n2.sock"
+waits tcp:10.7.0.2:7400 "EPROTO closed" \
+	gn_exec n1 "$GN_BIN/tests/share/hostile" tcp:10.7.0.2:7400 4294967296 secret stranger
 exit $GN_FAILED

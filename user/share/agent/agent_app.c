@@ -253,7 +253,7 @@ void agent_accept(void *arg, uint32_t events)
 	struct agent *a = arg;
 	struct ucred cred = { 0 };
 	socklen_t len = sizeof(cred);
-	int sock = accept4(a->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int sock = loop_accept(a->loop, a->watch_listener, a->cfg.local);
 	struct app *app;
 
 	if (sock < 0)

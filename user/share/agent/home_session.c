@@ -471,12 +471,14 @@ static const struct chan_ops session_ops = { .msg = on_msg,
 					     .closed = on_closed,
 					     .fits = fits };
 
-static void accept_from(struct home *h, int listener, const char *addr)
+static void accept_from(struct home *h, int listener, struct loop_watch *w,
+			const char *addr)
 {
 	struct net_conn conn;
 	struct session *s;
+	int err;
 
-	while (!net_accept(listener, addr, h->tls, &conn)) {
+	while (!(err = net_accept(listener, addr, h->tls, &conn))) {
 		s = calloc(1, sizeof(*s));
 		if (!s || getrandom(&s->id, sizeof(s->id), 0) != sizeof(s->id) ||
 		    getrandom(s->nonce, sizeof(s->nonce), 0) != sizeof(s->nonce) ||
@@ -490,13 +492,18 @@ static void accept_from(struct home *h, int listener, const char *addr)
 		s->next = h->sessions;
 		h->sessions = s;
 	}
+	if (err == -EAGAIN || err == -ECONNABORTED || err == -EINTR)
+		return;
+	log_limited(LOG_LVL_WARN, "%s: who connects has to wait: %s", addr,
+		    strerror(-err));
+	loop_pause(h->loop, w, LOOP_ACCEPT_PAUSE_MS);
 }
 
 void home_accept(void *arg, uint32_t events)
 {
 	struct home *h = arg;
 
-	accept_from(h, h->listener, h->addr);
+	accept_from(h, h->listener, h->watch, h->addr);
 	if (h->near >= 0)
-		accept_from(h, h->near, h->near_addr);
+		accept_from(h, h->near, h->near_watch, h->near_addr);
 }
