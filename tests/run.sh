@@ -18,6 +18,7 @@
 set -u
 
 cd "$(dirname "$0")/.." || exit 1
+export LC_ALL=C		# numbers with a point
 mkdir -p "${B:=build}" && B=$(cd "$B" && pwd) && export B || exit 2
 export GN_BIN=$B
 export FUZZ_SECONDS=${FUZZ_SECONDS:-20}

@@ -79,6 +79,11 @@ gn_check "the next run begins with it" run 1 fuzz
 rm -f "$TOP"/build/fuzz/crash-one-*
 gn_check "until it is removed" run 0 fuzz
 
+# ---- who runs it may write numbers with a comma
+plant tests/share/point.sh <<<'[ "$LC_ALL" = C ] && echo "ok a"'
+gn_check "the locale" eval 'LC_ALL=de_DE.UTF-8 run 0 share'
+rm "$TOP"/tests/share/*.sh
+
 # ---- what does not come to its end, does not begin
 plant tests/share/lane.sh <<-'END'
 	lane=$(awk '{ print $4 }' /proc/$PPID/stat)	# of timeout

@@ -35,7 +35,8 @@ GN_PIDS=()
 GN_FAILED=0
 GN_DAEMON=0		# process of the last gn_daemon
 PATH=$PATH:/usr/sbin:/sbin
-export GN_BIN GN_TMP PATH
+LC_ALL=C		# numbers with a point, also bash's own: EPOCHREALTIME
+export GN_BIN GN_TMP PATH LC_ALL
 
 gn_ok()   { echo "ok $1"; }
 gn_fail() { GN_FAILED=1; echo "not ok $1: $2"; }

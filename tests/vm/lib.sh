@@ -21,6 +21,7 @@
 
 set -u
 PATH=$PATH:/usr/sbin:/sbin
+export LC_ALL=C
 VM_TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 VM_LIB=$VM_TOP/tests/vm
 VM_BIN=$(cd "${B:-$VM_TOP/build}" && pwd) || exit 1	# the programs under test
@@ -80,7 +81,7 @@ vm_fetch()
 vm_unpack()
 {
 	local at
-	at=$(LC_ALL=C grep -aboP -m 1 "\xfd7zXZ" "$1/vmlinuz" | head -n 1 | cut -d: -f1)
+	at=$(grep -aboP -m 1 "\xfd7zXZ" "$1/vmlinuz" | head -n 1 | cut -d: -f1)
 	# xz complains of what follows.
 	tail -c "+$((at + 1))" "$1/vmlinuz" | xz -dcq --single-stream >"$1/vmlinux"
 	[ "$(head -c 4 "$1/vmlinux")" = $'\x7fELF' ]
