@@ -226,13 +226,10 @@ static void *stop(void *arg)
 	return NULL;
 }
 
-/* Who is told to stop in its first burst delivers those that are in the ring behind it. */
-static void test_stop(void **state)
+static void start(struct rig *r)
 {
-	struct rig *r = *state;
-	struct instance *a = r->s.iface.instance[A];
 	static struct port_ops slow;
-	pthread_t stopper;
+	struct instance *a = r->s.iface.instance[A];
 
 	fast = a->port->ops;
 	slow = *fast;
@@ -240,15 +237,33 @@ static void test_stop(void **state)
 	a->port->ops = &slow;
 	sem_init(&entered, 0, 0);
 	sem_init(&leave, 0, 0);
-	r->w->conf.stream = NULL;
-	r->w->records.s = NULL;
-	for (unsigned int i = 0; i < CHUNKS; i++)
-		((struct gn_meta *)(buffer(r, false) + 1))[-1] = meta_of(A);
 	r->w->conf.cpu = -1;
+	r->w->conf.poll = POLL_WAIT;
+	r->w->conf.stream = NULL;
 	r->w->pause_due = UINT64_MAX;
 	r->w->epfd = epoll_create1(EPOLL_CLOEXEC);
 	r->w->wakefd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	assert_int_equal(worker_start(r->w), 0);
+}
+
+static void end(struct rig *r)
+{
+	close(r->w->epfd);
+	close(r->w->wakefd);
+	sem_destroy(&entered);
+	sem_destroy(&leave);
+}
+
+/* Who is told to stop in its first burst delivers those that are in the ring behind it. */
+static void test_stop(void **state)
+{
+	struct rig *r = *state;
+	pthread_t stopper;
+
+	r->w->records.s = NULL;
+	for (unsigned int i = 0; i < CHUNKS; i++)
+		((struct gn_meta *)(buffer(r, false) + 1))[-1] = meta_of(A);
+	start(r);
 	sem_wait(&entered);
 	assert_int_equal(pthread_create(&stopper, NULL, stop, r->w), 0);
 	while (!atomic_load(&r->w->call))
@@ -256,10 +271,60 @@ static void test_stop(void **state)
 	sem_post(&leave);
 	pthread_join(stopper, NULL);
 	got(r, A, CHUNKS, CHUNKS);
-	close(r->w->epfd);
-	close(r->w->wakefd);
-	sem_destroy(&entered);
-	sem_destroy(&leave);
+	end(r);
+}
+
+static struct worker *sleeper;
+static uint64_t slept_ns; /* at the most, with a chain open; 0: never */
+
+/* The worker sleeps: in the C library's place. */
+int epoll_pwait2(int fd, struct epoll_event *ev, int max, const struct timespec *ts,
+		 const sigset_t *mask)
+{
+	if (sleeper && sleeper->agg.held) {
+		uint64_t ns =
+			ts ? (uint64_t)ts->tv_sec * 1000000000 + (uint64_t)ts->tv_nsec
+			   : UINT64_MAX;
+
+		if (ns > slept_ns)
+			slept_ns = ns;
+	}
+	return epoll_wait(fd, ev, max, 0);
+}
+
+/* A chain does not wait longer because the link is down, which is tried every 10 ms. */
+static void test_hold_while_stalled(void **state)
+{
+	const uint64_t hold_ns = 5000000;
+	struct rig *r = *state;
+	struct gn_meta m = meta_of(A);
+	uint32_t sent = 1, done = 0, flags = XDP_RING_NEED_WAKEUP;
+
+	m.class = GN_CLASS_CONTINUE;
+	m.flags = GN_F_TCP | GN_F_CSUM_GOOD;
+	m.flow = 1;
+	m.l3_off = 14;
+	m.l4_off = 34;
+	m.l4_len = 20;
+	m.payload_len = LEN - 54;
+	((struct gn_meta *)(buffer(r, false) + 1))[-1] = m;
+	r->w->records.s = NULL;
+	r->w->agg.conf.hold_ns = hold_ns;
+	r->w->xsk.tx.producer = &sent;
+	r->w->xsk.tx.consumer = &done;
+	r->w->xsk.tx.flags = &flags;
+	r->w->xsk.need_kick = r->w->xsk.stalled = true;
+	slept_ns = 0;
+	sleeper = r->w;
+	start(r);
+	sem_wait(&entered);
+	sem_post(&leave);
+	worker_stop(r->w);
+	sleeper = NULL;
+	assert_true(r->w->xsk.stalled);
+	got(r, A, 1, 1);
+	assert_in_range(slept_ns, 0, hold_ns);
+	end(r);
 }
 
 int main(void)
@@ -271,6 +336,7 @@ int main(void)
 		TEST(test_divided),
 		TEST(test_too_many),
 		TEST(test_stop),
+		TEST(test_hold_while_stalled),
 	};
 
 	return cmocka_run_group_tests_name("rx", tests, NULL, NULL);

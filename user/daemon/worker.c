@@ -275,14 +275,14 @@ static bool stays_awake(const struct worker *w, const struct nap *nap, uint64_t 
 /* How long this worker may sleep now, ns. */
 static uint64_t sleep_ns(const struct worker *w, uint64_t now_ns)
 {
-	uint64_t deadline;
+	uint64_t deadline = agg_deadline(&w->agg), kick;
 
-	/* Descriptors that the kernel has just refused: come back soon. */
-	if (w->xsk.need_kick)
-		return w->xsk.stalled ? STALL_NS : IO_MIN_NS;
-	deadline = agg_deadline(&w->agg);
 	if (w->pause_due < deadline)
 		deadline = w->pause_due;
+	/* Descriptors that the kernel has just refused: come back soon. */
+	kick = now_ns + (w->xsk.stalled ? STALL_NS : IO_MIN_NS);
+	if (w->xsk.need_kick && kick < deadline)
+		deadline = kick;
 	if (deadline == UINT64_MAX)
 		return UINT64_MAX;
 	return deadline > now_ns ? deadline - now_ns : 0;
