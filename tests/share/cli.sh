@@ -100,6 +100,22 @@ gn_must kill -TERM "$in" "$out"
 gn_check "import ends on a signal" ended in 0
 gn_check "export, too" ended out 0
 
+# A command takes the signals, as it would without us.
+hold out 1 export "${KEY[@]}" -x "echo \$\$ >'$GN_TMP/command.new'; mv '$GN_TMP/command.new' '$GN_TMP/command'; exec sleep 100" run 4K
+gn_check "export -x: the command runs" gn_wait 10 test -e "$GN_TMP/command"
+command=$(cat "$GN_TMP/command")
+# None blocked; SIGPIPE, which ghostmem ignores, not ignored.
+signals()
+{
+	grep -E '^Sig(Blk|Ign)' "/proc/$1/status"
+	grep -qE '^SigBlk:\s0+$' "/proc/$1/status" &&
+		grep -qE '^SigIgn:\s[0-9a-f]{12}[02468ace][0-9a-f]{3}$' "/proc/$1/status"
+}
+gn_check "with the signals that we had" signals "$command"
+gn_must kill -TERM "$out"
+gn_check "a signal ends it" gn_wait 10 gn_gone "$command"
+gn_check "and export" ended out 1
+
 # What is exported ends with the exporter, and its name is free.
 gn_check "what it exported is gone" gives 5 mem 2 get "${KEY[@]}" again 0 8
 gn_check "export -x: a region for a command" \

@@ -5,11 +5,13 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "../agent/window.h"
@@ -46,16 +48,16 @@ static void say_region(const struct cmd_opts *o, const char *what, const char *n
 	fflush(stdout);
 }
 
+static sigset_t stops, before; /* signals that end us; what was blocked before that */
+
 static int stop_signals(void)
 {
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	return signalfd(-1, &set, SFD_CLOEXEC);
+	sigemptyset(&stops);
+	sigaddset(&stops, SIGINT);
+	sigaddset(&stops, SIGTERM);
+	sigaddset(&stops, SIGHUP);
+	sigprocmask(SIG_BLOCK, &stops, &before);
+	return signalfd(-1, &stops, SFD_CLOEXEC);
 }
 
 /* Print events until a signal comes, or the region is no more. */
@@ -87,14 +89,50 @@ static int hold(const struct cmd_opts *o, struct ghostmem *g, int signals)
 	}
 }
 
+/* With signals as we found them. Return: 0, -errno */
+static int spawn(const char *command, pid_t *pid)
+{
+	const char *argv[] = { "sh", "-c", command, NULL };
+	posix_spawnattr_t attr;
+	sigset_t ignored;
+	int err;
+
+	sigemptyset(&ignored);
+	sigaddset(&ignored, SIGPIPE); /* main() */
+	err = posix_spawnattr_init(&attr);
+	if (err)
+		return -err;
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+	posix_spawnattr_setsigmask(&attr, &before);
+	posix_spawnattr_setsigdefault(&attr, &ignored);
+	err = posix_spawn(pid, "/bin/sh", NULL, &attr, (char **)argv, environ);
+	posix_spawnattr_destroy(&attr);
+	return -err;
+}
+
+/* Until it ends. Signals are for it; those that a terminal sends it has got already. */
+static int run_command(const struct cmd_opts *o, int signals)
+{
+	struct signalfd_siginfo s;
+	int status, err;
+	pid_t pid;
+
+	sigaddset(&stops, SIGQUIT);
+	sigaddset(&stops, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &stops, NULL);
+	err = signalfd(signals, &stops, 0) < 0 ? -errno : spawn(o->run, &pid);
+	if (err)
+		return cmd_error(o, err, "%s", o->run);
+	while (!waitpid(pid, &status, WNOHANG))
+		if (read(signals, &s, sizeof(s)) == sizeof(s) && s.ssi_signo != SIGCHLD &&
+		    s.ssi_code != SI_KERNEL)
+			kill(pid, (int)s.ssi_signo);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILED;
+}
+
 static int until(const struct cmd_opts *o, struct ghostmem *g, int signals)
 {
-	int rc;
-
-	if (!o->run)
-		return hold(o, g, signals);
-	rc = system(o->run);
-	return rc == -1 || !WIFEXITED(rc) ? EXIT_FAILED : WEXITSTATUS(rc);
+	return o->run ? run_command(o, signals) : hold(o, g, signals);
 }
 
 /* Until @n bytes are there, or no more come. Return: how many; -errno */
