@@ -338,6 +338,13 @@ packaging()
 		while read -r page; do [ -f "$root/usr/share/doc/ghostnic/${page#docs/}" ]; done
 	make -s B="$B" DESTDIR="$root" PREFIX=/usr uninstall
 	[ -z "$(find "$root" ! -type d)" ]
+	# Elsewhere, of the same tree: no file names the first place.
+	flock "$B/install.lock" make -s B="$B" DESTDIR="$root" PREFIX=/opt/gn install
+	[ "$(cat "$root"/opt/gn/lib/pkgconfig/*.pc "$root"/opt/gn/lib/systemd/system/*.service |
+		grep -c /opt/gn/)" -ge 9 ]
+	if grep -r /usr/lib "$root"/opt/gn/lib/pkgconfig; then return 1; fi
+	make -s B="$B" DESTDIR="$root" PREFIX=/opt/gn uninstall
+	[ -z "$(find "$root" ! -type d)" ]
 	[ -z "$(find "$root" -name '*ghostnic*')" ]
 	rm -rf "$root" "$B"/test/client "$B"/test/client.c "$B"/test/example "$B"/test/example.c
 }

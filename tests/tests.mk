@@ -143,12 +143,17 @@ $(B)/lib/%.a:
 	nm -g --defined-only -f posix $(@:.a=.o) | cut -d' ' -f1 | grep -xFf $(@:.a=.words) >$(@:.a=.names) && \
 	objcopy --keep-global-symbols=$(@:.a=.names) $(@:.a=.o) && rm -f $@ && ar rcs $@ $(@:.a=.o)
 
+# What is written into installed files, which are made anew when it is another.
+PATHS := $(BINDIR) $(SBINDIR) $(LIBDIR) $(INCLUDEDIR) $(VERSION)
+$(B)/paths: FORCE
+	$(Q)mkdir -p $(@D) && { echo '$(PATHS)' | cmp -s - $@ || echo '$(PATHS)' >$@; }
+
 $(B)/libghostnic.pc: user/lib/libghostnic.pc.in
 $(B)/libvm-migrate.pc: vm-migrate/libvm-migrate.pc.in
-$(B)/libghostnic.pc $(B)/libvm-migrate.pc: Makefile
+$(B)/libghostnic.pc $(B)/libvm-migrate.pc: $(B)/paths
 	$(call say,GEN,$@)mkdir -p $(@D) && sed -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
 		-e 's|@VERSION@|$(VERSION)|' $(filter %.in,$^) >$@
-$(B)/%.service: user/daemon/%.service
+$(B)/%.service: user/daemon/%.service $(B)/paths
 	$(call say,GEN,$@)mkdir -p $(@D) && sed -e 's|@BINDIR@|$(BINDIR)|' -e 's|@SBINDIR@|$(SBINDIR)|' $< >$@
 
 install: $(PROGS) $(MIGRATE_PROG) $(B)/lib/libghostnic.a $(B)/libghostnic.pc $(B)/lib/libvm-migrate.a $(B)/libvm-migrate.pc $(patsubst user/daemon/%,$(B)/%,$(UNITS)) ## into DESTDIR, PREFIX
@@ -160,6 +165,6 @@ uninstall: ## remove what install put there
 	$(Q)for d in $(DESTDIR)$(INCLUDEDIR)/ghostnic $(DESTDIR)$(DOCDIR); do \
 		[ ! -d $$d ] || find $$d -depth -type d -empty -delete; done
 
-.PHONY: deps deps-lint deps-bench demo test netns-tests all-tests asan asan-tree tsan tsan-tree tsan-tests fuzz-bins fuzz-objects \
+.PHONY: FORCE deps deps-lint deps-bench demo test netns-tests all-tests asan asan-tree tsan tsan-tree tsan-tests fuzz-bins fuzz-objects \
 	fuzz-build fuzz fuzz-regress lint lint-tidy lint-cppcheck lint-gcc \
 	lint-sh format format-check install uninstall compile_commands.json
