@@ -81,6 +81,11 @@ uint64_t ghostmem_size(const struct ghostmem_region *r);
 uint64_t ghostmem_page_size(const struct ghostmem_region *r);
 uint64_t ghostmem_bus(const struct ghostmem_region *r);
 
+/* Done before they return. One whose connection is lost, because the owner's agent was
+ * killed or the region moved, is made again as a whole. So a put may be done twice, the
+ * second time over what somebody has stored there since, who had seen the first: for a
+ * word that others answer by a store to it, as a flag that is taken back, use an atomic.
+ */
 int ghostmem_get(struct ghostmem_region *r, uint64_t off, void *buf, size_t len);
 int ghostmem_put(struct ghostmem_region *r, uint64_t off, const void *buf, size_t len);
 

@@ -5,9 +5,9 @@
  * A lost connection is made again, and a region that moved is looked up again, until a
  * lease and LIB_GRACE_MS have passed. What an owner answers by "moved" has not been done:
  * lib_conn.c sends it to the next one, whatever it is. Gets and puts are repeated as a
- * whole: doing one twice is doing it once, as long as it has not returned. Of an atomic
- * whose reply did not come the owner says, on the next connection, whether it was done
- * (agent/once.h).
+ * whole, though the owner may have done them before it was lost: of a put, others may see
+ * that (ghostmem.h). Of an atomic whose reply did not come the owner says, on the next
+ * connection, whether it was done (agent/once.h).
  */
 #include <errno.h>
 #include <poll.h>
