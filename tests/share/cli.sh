@@ -30,6 +30,17 @@ gives()
 }
 ended() { gn_wait 10 gn_gone "${!1}" && gives "$2" wait "${!1}"; }
 
+# Each counter is in the manual.
+described()
+{
+	local name
+	mem 1 stat -j >"$GN_TMP/stat" || return 1
+	for name in $(jq -r '.counters | keys[]' "$GN_TMP/stat"); do
+		grep -qE "^\.It Va (.* , )?$name( , .*)?\$" "$GN_TOP/man/ghostmem.1" || { echo "$name"; return 1; }
+	done
+}
+gn_check "counters are in the manual" described
+
 # export -f, -K
 head -c 300001 /dev/urandom >"$GN_TMP/file"
 { cat "$GN_TMP/file" && head -c $((1048576 - 300001)) /dev/zero; } >"$GN_TMP/whole"

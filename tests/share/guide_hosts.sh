@@ -19,6 +19,18 @@ block()
 		/^```/ { copy = on = 0 } copy' "$GN_TOP/docs/share.md" >"$GN_TMP/block.$1"
 	[ -s "$GN_TMP/block.$1" ] || gn_die "no block $1 in the guide"
 }
+# In place of systemd, which is not here: what Debian's unit runs.
+mkdir "$GN_TMP/bin"
+cat >"$GN_TMP/bin/systemctl" <<'END'
+#!/bin/sh
+[ "$*" = "restart etcd" ] || exit 1
+grep -qx 'EnvironmentFile=-/etc/default/%p' /lib/systemd/system/etcd.service || exit 1
+set -a
+. /etc/default/etcd
+ETCD_NAME=n1 ETCD_DATA_DIR=/run/ghostmem/etcd exec /usr/bin/etcd
+END
+chmod +x "$GN_TMP/bin/systemctl"
+PATH=$GN_TMP/bin:$PATH
 for name in etcd agent export use psk tls program build kv; do block $name; done
 
 # Two hosts: what they do not share is a network and /run/ghostmem. Nothing of the real /etc
