@@ -122,6 +122,8 @@ static void resume(struct worker *w, uint64_t now_ns, const struct instance *del
 int worker_create(const struct worker_conf *conf, struct worker **out)
 {
 	struct worker *w = calloc(1, sizeof(*w));
+	/* A driver without a metadata area has it in front of the frame. */
+	const uint32_t around = ETH_OVERHEAD + GN_META_SIZE;
 	int err;
 
 	if (!w)
@@ -130,8 +132,7 @@ int worker_create(const struct worker_conf *conf, struct worker **out)
 	w->pause_due = UINT64_MAX;
 	w->umem.fd = w->epfd = w->wakefd = -1;
 	pthread_mutex_init(&w->call_lock, NULL);
-	err = umem_init(&w->umem, conf->chunks,
-			umem_chunk_size(conf->mtu + ETH_OVERHEAD));
+	err = umem_init(&w->umem, conf->chunks, umem_chunk_size(conf->mtu + around));
 	if (err) {
 		log_err("%s: no memory for %u chunks: %s; lower --chunks", conf->ifname,
 			conf->chunks, strerror(-err));
@@ -155,12 +156,12 @@ int worker_create(const struct worker_conf *conf, struct worker **out)
 	err = xsk_open(&w->xsk, conf->ifname, conf->queue, &w->umem, &w->pool);
 	if (err)
 		goto fail;
-	if (conf->mtu + ETH_OVERHEAD > UMEM_FRAME_ROOM(w->umem.chunk_size)) {
+	if (conf->mtu + around > UMEM_FRAME_ROOM(w->umem.chunk_size)) {
 		if (!w->xsk.multi_buffer) {
 			log_err("%s: MTU %u needs multi-buffer AF_XDP (kernel 6.6): "
 				"lower it to %u",
 				conf->ifname, conf->mtu,
-				UMEM_FRAME_ROOM(w->umem.chunk_size) - ETH_OVERHEAD);
+				UMEM_FRAME_ROOM(w->umem.chunk_size) - around);
 			err = -EOPNOTSUPP;
 			goto fail;
 		}
