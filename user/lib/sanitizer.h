@@ -18,4 +18,18 @@
 #define GN_SANITIZED 0
 #endif
 
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+#endif
+
+/** gn_locked() - a mutex was taken by a call that gcc 12's thread sanitizer does not know,
+ * such as pthread_mutex_clocklock() */
+static inline void gn_locked(void *mutex)
+{
+#ifdef __SANITIZE_THREAD__
+	__tsan_mutex_pre_lock(mutex, __tsan_mutex_try_lock);
+	__tsan_mutex_post_lock(mutex, __tsan_mutex_try_lock, 0);
+#endif
+}
+
 #endif

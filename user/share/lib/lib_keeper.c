@@ -19,6 +19,7 @@
 #include "lib.h"
 #include "../agent/window.h"
 #include "../../lib/clock.h"
+#include "../../lib/sanitizer.h"
 
 #define RECONNECT_MS 20
 
@@ -83,6 +84,7 @@ int lib_call(struct ghostmem *g, struct local_msg *m, const int *fds, int nfds, 
 	err = -pthread_mutex_clocklock(&g->call, CLOCK_MONOTONIC, &end);
 	if (err)
 		return err;
+	gn_locked(&g->call);
 	pthread_mutex_lock(&g->lock);
 	do {
 		err = 0;
