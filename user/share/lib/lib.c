@@ -117,8 +117,7 @@ static int attach(struct ghostmem_region *r)
 			       .base = (uint64_t)(uintptr_t)r->base,
 			       .lacks = (uint8_t)r->lacks,
 			       .key = r->key };
-	int err = lib_call(r->g, &m, &r->uffd, 1, NULL, NULL,
-			   (int)r->lease_ms + LIB_GRACE_MS);
+	int err = lib_call(r->g, &m, &r->uffd, 1, NULL, NULL, lib_limit_ms(r));
 
 	gm_key_wipe(&m.key);
 	if (!err)
@@ -334,8 +333,7 @@ void ghostmem_release(struct ghostmem_region *r)
 	if (r->base) {
 		lib_unmap(r);
 		if (r->g->generation == lib_generation)
-			err = lib_call(r->g, &m, NULL, 0, NULL, NULL,
-				       (int)r->lease_ms + LIB_GRACE_MS);
+			err = lib_call(r->g, &m, NULL, 0, NULL, NULL, lib_limit_ms(r));
 		if (err == -ECONNRESET || err == -ETIMEDOUT)
 			forget_window(r);
 	}

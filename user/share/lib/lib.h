@@ -36,7 +36,7 @@
 #define LIB_DEPTH    64		  /* requests under way on a connection */
 #define LIB_CHUNK    (256u << 10) /* bytes of one request: sending overlaps receiving */
 #define LIB_INFLIGHT (4u << 20)	  /* bytes under way; below what an agent queues */
-#define LIB_GRACE_MS 800	  /* calls end a lease and this after they began */
+#define LIB_GRACE_MS 700	  /* see lib_limit_ms() */
 #define LIB_CALL_MS  10000	  /* an agent that asks a directory may take a while */
 #define LIB_EVENTS   64
 
@@ -68,6 +68,13 @@ struct ghostmem_region {
 	bool told; /* the application, that it is over */
 	struct lib_conn *conns;
 };
+
+/* What a call may take. An importer that is silent has its pages for a lease and an eighth
+ * (home.c): who waits for them is answered then, and has not given up before. */
+static inline int lib_limit_ms(const struct ghostmem_region *r)
+{
+	return (int)(r->lease_ms + r->lease_ms / 8) + LIB_GRACE_MS;
+}
 
 struct ghostmem {
 	char *path; /* NULL: default */

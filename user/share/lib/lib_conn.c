@@ -379,7 +379,7 @@ static struct lib_req *only_get(struct lib_conn *c)
  * The old one stays connected until all it has done has been heard of. */
 static int follow(struct lib_conn *c)
 {
-	int limit_ms = (int)c->region->lease_ms + LIB_GRACE_MS;
+	int limit_ms = lib_limit_ms(c->region);
 	unsigned int n = c->nredo;
 	struct lib_req redo[LIB_DEPTH];
 	int err = -EREMCHG;

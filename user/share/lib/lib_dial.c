@@ -108,7 +108,7 @@ int lib_conn_dial(struct lib_conn *c, int timeout_ms)
 	if (err)
 		return err;
 	err = handshake(c);
-	c->timeout_ms = (int)r->lease_ms + LIB_GRACE_MS;
+	c->timeout_ms = lib_limit_ms(r);
 	if (!err)
 		err = make_direct(c);
 	if (err)

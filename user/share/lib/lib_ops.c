@@ -2,8 +2,8 @@
 /*
  * lib_ops: get, put, atomics. Contract in ghostmem.h; any thread.
  *
- * A lost connection is made again, and a region that moved is looked up again, until a
- * lease and LIB_GRACE_MS have passed. What an owner answers by "moved" has not been done:
+ * A lost connection is made again, and a region that moved is looked up again, until
+ * lib_limit_ms() have passed. What an owner answers by "moved" has not been done:
  * lib_conn.c sends it to the next one, whatever it is. Gets and puts are repeated as a
  * whole, though the owner may have done them before it was lost: of a put, others may see
  * that (ghostmem.h). Of an atomic whose reply did not come the owner says, on the next
@@ -72,7 +72,7 @@ static int submit(const struct ghostmem_region *r, struct lib_conn *c, uint8_t o
 static int time_left(const struct ghostmem_region *r, uint64_t start)
 {
 	uint64_t past = (clock_ns() - start) / 1000000;
-	uint64_t all = (uint64_t)r->lease_ms + LIB_GRACE_MS;
+	uint64_t all = (uint64_t)lib_limit_ms(r);
 
 	return past < all ? (int)(all - past) : 1;
 }
@@ -90,7 +90,7 @@ bool lib_again(struct ghostmem_region *r, int err, uint64_t start, uint64_t *ask
 	case -EINVAL:
 	case -ENOMEM: return false;
 	}
-	if (r->dead || now - start > ((uint64_t)r->lease_ms + LIB_GRACE_MS) * 1000000)
+	if (r->dead || now - start > (uint64_t)lib_limit_ms(r) * 1000000)
 		return false;
 	if (err == -ESTALE || err == -EREMCHG || now - *asked > REFRESH_MS * 1000000ull) {
 		int known = lib_refresh(r, time_left(r, start));
@@ -332,9 +332,7 @@ static int ask_pages(struct ghostmem_region *r, uint8_t op, uint64_t off, uint64
 		return -EINVAL;
 	m.base = off & ~(page - 1);
 	m.size = end - m.base;
-	return r->owner ? 0
-			: lib_call(r->g, &m, NULL, 0, NULL, NULL,
-				   (int)r->lease_ms + LIB_GRACE_MS);
+	return r->owner ? 0 : lib_call(r->g, &m, NULL, 0, NULL, NULL, lib_limit_ms(r));
 }
 
 int ghostmem_prefetch(struct ghostmem_region *r, uint64_t off, uint64_t len)
