@@ -26,10 +26,7 @@
 #include <endian.h>
 #include <cmocka.h>
 
-#include "../../user/share/ghostmem.h"
-#include "../../user/share/local.h"
-#include "../../user/share/net.h"
-#include "../../user/share/share_wire.h"
+#include "../../user/share/lib/lib.h"
 
 #define MIB	 (1u << 20)
 #define SIZE	 (20u * MIB)
@@ -43,7 +40,7 @@ enum { DO, SILENT = 1, HANG_UP, DO_AND_HANG_UP }; /* or -errno: refused */
 static struct {
 	pthread_mutex_t lock;
 	int (*rule)(const struct gm_hdr *h);
-	uint32_t epoch, lease_ms, page_shift;
+	uint32_t epoch, lease_ms;
 	struct net_tls *tls; /* NULL: none */
 	unsigned int connections, requests, done;
 	uint8_t *memory;
@@ -180,7 +177,7 @@ static int local(int sock)
 	memfd = memfd_create("test_calls", MFD_CLOEXEC);
 	m.bus = GM_BUS_MIN;
 	m.size = SIZE;
-	m.page_shift = (uint8_t)w.page_shift;
+	m.page_shift = GM_PAGE_SHIFT;
 	m.epoch = w.epoch;
 	m.lease_ms = w.lease_ms;
 	strcpy(m.node, "n1");
@@ -258,7 +255,6 @@ static struct ghostmem_region *begin(struct ghostmem **g)
 
 	w.epoch = w.epoch ? w.epoch : 1;
 	w.lease_ms = w.lease_ms ? w.lease_ms : LEASE_MS;
-	w.page_shift = w.page_shift ? w.page_shift : GM_PAGE_SHIFT;
 	w.memory = calloc(1, SIZE);
 	assert_non_null(w.memory);
 	assert_int_equal(pipe(net.end), 0);
@@ -498,12 +494,60 @@ static void test_signals(void **state)
 	end(g);
 }
 
+/* ---- pages ------------------------------------------------------------------------ */
+
+static unsigned int split;
+
+/* Part of a page in one request, part of it in the next one */
+static int count_split(const struct gm_hdr *h)
+{
+	uint64_t end = h->bus + h->size;
+
+	split += end % GM_PAGE_SIZE && end != GM_BUS_MIN + 100 + 3 * MIB;
+	return DO;
+}
+
+/* A page that was lost is whole again by one put of all of it, and so are those within a
+ * large one, wherever that begins. */
+static void test_whole_pages(void **state)
+{
+	uint8_t *a = malloc(3 * MIB);
+	struct ghostmem_region *r;
+	struct ghostmem *g;
+
+	assert_non_null(a);
+	memset(a, 9, 3 * MIB);
+	w.rule = count_split;
+	r = begin(&g);
+	assert_int_equal(ghostmem_put(r, 100, a, 3 * MIB), 0);
+	look();
+	assert_int_equal(split, 0);
+	assert_memory_equal(w.memory + 100, a, 3 * MIB);
+	assert_int_equal(w.memory[99] || w.memory[100 + 3 * MIB], 0);
+	end(g);
+	free(a);
+}
+
+/* ---- time ------------------------------------------------------------------------- */
+
+/* Not before the owner has given up who is silent, and as soon as the guide says. */
+static void test_limit(void **state)
+{
+	for (uint32_t lease = 100; lease <= 60000; lease += 100) {
+		struct ghostmem_region r = { .lease_ms = lease };
+
+		assert_true(lib_limit_ms(&r) >= (int)lease * 9 / 8 + 500);
+		assert_true(lib_limit_ms(&r) <= (int)lease + 1000 || lease > 2000);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_moves),	     cmocka_unit_test(test_child),
 		cmocka_unit_test(test_barrier_left), cmocka_unit_test(test_barrier_ended),
-		cmocka_unit_test(test_signals),
+		cmocka_unit_test(test_signals),	     cmocka_unit_test(test_whole_pages),
+		cmocka_unit_test(test_limit),
 	};
 	int rc;
 

@@ -30,21 +30,21 @@ static int usable(struct ghostmem_region *r, uint64_t off, size_t len, bool writ
 	return write && r->read_only ? -EPERM : 0;
 }
 
-/* How much of @v one request takes from @at on. A put of all of a page is one: it makes
- * whole what was lost. */
+/* How much of @v one request takes from @at on. What it puts of a page is in one request,
+ * if it is all of it: that makes whole what was lost. */
 static size_t chunk(uint8_t op, unsigned int shift, const struct ghostmem_vec *v,
 		    size_t at)
 {
 	uint64_t page = 1ull << shift, in = (v->off + at) & (page - 1);
-	size_t left = v->len - at;
+	size_t left = v->len - at, most = LIB_CHUNK;
 
-	if (page <= LIB_CHUNK || op != GM_OP_PUT)
-		return left < LIB_CHUNK ? left : LIB_CHUNK;
-	if (!in && left >= page)
-		return page;
-	if (left > page - in)
-		left = page - in;
-	return left < LIB_CHUNK ? left : LIB_CHUNK;
+	if (page <= LIB_CHUNK)
+		most -= in;
+	else if (op == GM_OP_PUT && !in && left >= page)
+		most = page;
+	else if (op == GM_OP_PUT && page - in < most)
+		most = page - in;
+	return left < most ? left : most;
 }
 
 /* Queue one vector in chunks. Return: 0, -errno: connection is over */
