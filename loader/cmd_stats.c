@@ -11,8 +11,7 @@
 #include "term.h"
 
 struct print {
-	const json_t *before; /* NULL: totals only */
-	double seconds;
+	double seconds;	     /* 0: totals only */
 	struct table *table; /* text */
 	json_t *rates;	     /* JSON: interface → owner → counter → rate */
 	char where[160];     /* of the row before */
@@ -30,10 +29,8 @@ static void print_sample(const struct sample *s, void *arg)
 	snprintf(where, sizeof(where), "%s %s", s->iface, s->owner);
 	again = !strcmp(where, p->where);
 	strcpy(p->where, where);
-	if (p->before)
-		fmt_si(snapshot_rate(snapshot_value(p->before, s, 0), s->value,
-				     p->seconds),
-		       rate);
+	if (p->seconds > 0)
+		fmt_si(snapshot_rate(s->before, s->value, p->seconds), rate);
 	table_row(p->table, "%s\t%s\t%lld\t%s\t%s", again ? "" : where, s->name,
 		  (long long)s->value, rate, s->help);
 }
@@ -52,7 +49,7 @@ static json_t *child(json_t *o, const char *key)
 static void add_rate(const struct sample *s, void *arg)
 {
 	struct print *p = arg;
-	double r = snapshot_rate(snapshot_value(p->before, s, 0), s->value, p->seconds);
+	double r = snapshot_rate(s->before, s->value, p->seconds);
 
 	json_object_set_new(child(child(p->rates, s->iface), s->owner), s->name,
 			    json_real(r));
@@ -63,12 +60,12 @@ static void print_text(const json_t *before, const json_t *now)
 	static const char *const title[] = { "WHERE", "COUNTER", "TOTAL", "PER SECOND",
 					     "MEANING" };
 	struct table t;
-	struct print p = { .before = before, .table = &t };
+	struct print p = { .table = &t };
 
 	if (before)
 		p.seconds = snapshot_seconds(before, now);
 	table_init(&t, title, "<<>><");
-	snapshot_each(now, print_sample, &p);
+	snapshot_each(before, now, print_sample, &p);
 	if (!t.nrows)
 		puts("all counters are 0");
 	table_print(&t, stdout);
@@ -77,13 +74,13 @@ static void print_text(const json_t *before, const json_t *now)
 
 static void print_json(const json_t *before, const json_t *now)
 {
-	struct print p = { .before = before };
+	struct print p = { .seconds = 0 };
 	json_t *o = json_copy((json_t *)now);
 
 	if (before) {
 		p.seconds = snapshot_seconds(before, now);
 		p.rates = json_object();
-		snapshot_each(now, add_rate, &p);
+		snapshot_each(before, now, add_rate, &p);
 		json_object_set_new(o, "interval_s", json_real(p.seconds));
 		json_object_set_new(o, "rates", p.rates);
 	}

@@ -70,17 +70,7 @@ out:
 
 static json_t *find_named(const json_t *list, const char *name)
 {
-	size_t i;
-	json_t *o;
-
-	json_array_foreach(list, i, o)
-	{
-		const char *n = json_string_value(json_object_get(o, "name"));
-
-		if (n && !strcmp(n, name))
-			return o;
-	}
-	return NULL;
+	return snapshot_named(list, name, &(size_t){ 0 });
 }
 
 static json_t *array_or_empty(const json_t *o, const char *key)
@@ -181,8 +171,42 @@ int snapshot_take(const struct opts *o, const char *ifname, json_t **out)
 
 /* ---- walking -------------------------------------------------------------- */
 
-static void each_in(const char *iface, const char *owner, const json_t *counters,
-		    bool xdp, void (*fn)(const struct sample *s, void *arg), void *arg)
+json_t *snapshot_named(const json_t *list, const char *name, size_t *at)
+{
+	size_t n = json_array_size(list);
+
+	for (size_t i = 0; i < n; i++) {
+		size_t k = (*at + i) % n;
+		json_t *o = json_array_get(list, k);
+		const char *s = json_string_value(json_object_get(o, "name"));
+
+		if (s && !strcmp(s, name)) {
+			*at = k + 1;
+			return o;
+		}
+	}
+	return NULL;
+}
+
+static json_t *find_queue(const json_t *list, int queue)
+{
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		json_t *o = json_array_get(list, i);
+
+		if (json_integer_value(json_object_get(o, "queue")) == queue)
+			return o;
+	}
+	return NULL;
+}
+
+struct walk {
+	void (*fn)(const struct sample *s, void *arg);
+	void *arg;
+	const char *iface;
+};
+
+static void each_in(const struct walk *w, const char *owner, const json_t *before,
+		    const json_t *counters, bool xdp)
 {
 	const char *name;
 	json_t *v;
@@ -190,73 +214,78 @@ static void each_in(const char *iface, const char *owner, const json_t *counters
 	json_object_foreach((json_t *)counters, name, v)
 	{
 		struct sample s = {
-			.iface = iface,
+			.iface = w->iface,
 			.owner = owner,
 			.name = name,
 			.help = xdp ? xdp_help(name) : "",
 			.value = json_integer_value(v),
+			.before = json_integer_value(json_object_get(before, name)),
 		};
 
 		if (json_is_integer(v))
-			fn(&s, arg);
+			w->fn(&s, w->arg);
 	}
 }
 
-void snapshot_each(const json_t *snap, void (*fn)(const struct sample *s, void *arg),
-		   void *arg)
+static void each_queue(const struct walk *w, const json_t *before, const json_t *now)
 {
 	static const char *const part[] = { "worker", "agg", "xsk", "kernel" };
-	size_t i, k, p;
-	json_t *iface, *o;
+	const json_t *old;
 	char owner[128];
+	size_t k, p;
+	json_t *o;
 
-	json_array_foreach(json_object_get(snap, "interfaces"), i, iface)
+	json_array_foreach(now, k, o)
 	{
-		const char *name = json_string_value(json_object_get(iface, "name"));
+		int q = (int)json_integer_value(json_object_get(o, "queue"));
 
-		if (!name)
-			continue;
-		each_in(name, "xdp", json_object_get(iface, "xdp"), true, fn, arg);
-		json_array_foreach(json_object_get(iface, "queues"), k, o)
-		{
-			int q = (int)json_integer_value(json_object_get(o, "queue"));
-
-			for (p = 0; p < sizeof(part) / sizeof(part[0]); p++) {
-				snprintf(owner, sizeof(owner), "queue %d %s", q, part[p]);
-				each_in(name, owner, json_object_get(o, part[p]), false,
-					fn, arg);
-			}
-		}
-		json_array_foreach(json_object_get(iface, "instances"), k, o)
-		{
-			const char *n = json_string_value(json_object_get(o, "name"));
-
-			snprintf(owner, sizeof(owner), "instance %s", n ? n : "?");
-			each_in(name, owner, json_object_get(o, "stats"), false, fn, arg);
+		old = find_queue(before, q);
+		for (p = 0; p < sizeof(part) / sizeof(part[0]); p++) {
+			snprintf(owner, sizeof(owner), "queue %d %s", q, part[p]);
+			each_in(w, owner, json_object_get(old, part[p]),
+				json_object_get(o, part[p]), false);
 		}
 	}
 }
 
-struct search {
-	const struct sample *want;
-	int64_t value;
-};
-
-static void match(const struct sample *s, void *arg)
+static void each_instance(const struct walk *w, const json_t *before, const json_t *now)
 {
-	struct search *f = arg;
+	char owner[128];
+	size_t k, at = 0;
+	json_t *o;
 
-	if (!strcmp(s->name, f->want->name) && !strcmp(s->owner, f->want->owner) &&
-	    !strcmp(s->iface, f->want->iface))
-		f->value = s->value;
+	json_array_foreach(now, k, o)
+	{
+		const char *n = json_string_value(json_object_get(o, "name"));
+		const json_t *old = n ? snapshot_named(before, n, &at) : NULL;
+
+		snprintf(owner, sizeof(owner), "instance %s", n ? n : "?");
+		each_in(w, owner, json_object_get(old, "stats"),
+			json_object_get(o, "stats"), false);
+	}
 }
 
-int64_t snapshot_value(const json_t *snap, const struct sample *s, int64_t missing)
+void snapshot_each(const json_t *before, const json_t *now,
+		   void (*fn)(const struct sample *s, void *arg), void *arg)
 {
-	struct search f = { s, missing };
+	const json_t *list = json_object_get(before, "interfaces"), *old;
+	struct walk w = { .fn = fn, .arg = arg };
+	size_t i, at = 0;
+	json_t *iface;
 
-	snapshot_each(snap, match, &f);
-	return f.value;
+	json_array_foreach(json_object_get(now, "interfaces"), i, iface)
+	{
+		w.iface = json_string_value(json_object_get(iface, "name"));
+		if (!w.iface)
+			continue;
+		old = snapshot_named(list, w.iface, &at);
+		each_in(&w, "xdp", json_object_get(old, "xdp"),
+			json_object_get(iface, "xdp"), true);
+		each_queue(&w, json_object_get(old, "queues"),
+			   json_object_get(iface, "queues"));
+		each_instance(&w, json_object_get(old, "instances"),
+			      json_object_get(iface, "instances"));
+	}
 }
 
 double snapshot_rate(int64_t before, int64_t after, double seconds)

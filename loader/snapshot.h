@@ -43,18 +43,26 @@ struct sample {
 	const char *name;
 	const char *help; /* "" if unknown */
 	int64_t value;
+	int64_t before; /* its value in the snapshot before; 0: not there */
 };
 
 /**
- * snapshot_each() - call @fn for every counter, in a fixed order
+ * snapshot_named() - the object with this name in an array of a snapshot
+ * @at:		where to look first, and set to the place after it: who asks for one after
+ *		the other, in the array's order or nearly, has each at once
+ *
+ * Return: borrowed; NULL: not there
+ */
+json_t *snapshot_named(const json_t *list, const char *name, size_t *at);
+
+/**
+ * snapshot_each() - call @fn for every counter of @now, in a fixed order
+ * @before:	an earlier snapshot, for sample.before, or NULL
  *
  * The strings of struct sample live until @fn returns.
  */
-void snapshot_each(const json_t *snap, void (*fn)(const struct sample *s, void *arg),
-		   void *arg);
-
-/** snapshot_value() - the counter with the names of @s in @snap, or @missing */
-int64_t snapshot_value(const json_t *snap, const struct sample *s, int64_t missing);
+void snapshot_each(const json_t *before, const json_t *now,
+		   void (*fn)(const struct sample *s, void *arg), void *arg);
 
 /** snapshot_rate() - growth a second; a counter that went back was restarted */
 double snapshot_rate(int64_t before, int64_t after, double seconds);

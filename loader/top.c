@@ -51,84 +51,98 @@ static const char *drop_reason(const struct sample *s)
 	return NULL;
 }
 
-struct walk {
-	const json_t *before;
+struct losses {
 	double seconds;
-	json_t *drops;
+	json_t *list;
 };
 
 static void add_drop(const struct sample *s, void *arg)
 {
-	struct walk *w = arg;
+	struct losses *l = arg;
 	const char *why = drop_reason(s);
 	char where[192];
 
 	if (!why || !s->value)
 		return;
 	snprintf(where, sizeof(where), "%s %s", s->iface, s->owner);
-	json_array_append_new(w->drops,
+	json_array_append_new(l->list,
 			      json_pack("{s:s, s:s, s:s, s:f, s:I}", "where", where,
 					"counter", s->name, "reason", why, "per_s",
-					snapshot_rate(snapshot_value(w->before, s, 0),
-						      s->value, w->seconds),
+					snapshot_rate(s->before, s->value, l->seconds),
 					"total", (json_int_t)s->value));
 }
 
-/* Growth of one counter of one owner between the snapshots. */
-static double grown(const json_t *before, const json_t *now, const char *iface,
-		    const char *owner, const char *name)
+/* Growth of a counter between two objects of the same owner; NULL has zeros. */
+static double grown(const json_t *before, const json_t *now, const char *name)
 {
-	struct sample s = { .iface = iface, .owner = owner, .name = name };
-
-	return snapshot_rate(snapshot_value(before, &s, 0), snapshot_value(now, &s, 0),
-			     1);
+	return snapshot_rate(json_integer_value(json_object_get(before, name)),
+			     json_integer_value(json_object_get(now, name)), 1);
 }
 
 static json_t *one_instance(const json_t *before, const json_t *now, double dt,
 			    const char *iface, const char *name)
 {
+	const json_t *b = json_object_get(before, "stats");
+	const json_t *n = json_object_get(now, "stats");
 	double rx, frames, lost = 0;
-	char owner[128];
 
-	snprintf(owner, sizeof(owner), "instance %s", name);
 	for (size_t i = 0; i < sizeof(drop) / sizeof(drop[0]); i++)
 		if (!strcmp(drop[i].first, "instance"))
-			lost += grown(before, now, iface, owner, drop[i].name);
-	rx = grown(before, now, iface, owner, "rx_packets");
+			lost += grown(b, n, drop[i].name);
+	rx = grown(b, n, "rx_packets");
 	/* Frames of other instances were no packets on the wire. */
-	frames = grown(before, now, iface, owner, "rx_frames") -
-		 grown(before, now, iface, owner, "rx_local");
+	frames = grown(b, n, "rx_frames") - grown(b, n, "rx_local");
 	return json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f}", "name", name,
 			 "interface", iface, "rx_pps", rx / dt, "rx_gbps",
-			 grown(before, now, iface, owner, "rx_bytes") * 8 / 1e9 / dt,
-			 "packets_per_super", frames > 0 ? rx / frames : 0.0, "tx_pps",
-			 grown(before, now, iface, owner, "tx_wire") / dt, "tx_gbps",
-			 grown(before, now, iface, owner, "tx_bytes") * 8 / 1e9 / dt,
-			 "drops_per_s", lost / dt);
+			 grown(b, n, "rx_bytes") * 8 / 1e9 / dt, "packets_per_super",
+			 frames > 0 ? rx / frames : 0.0, "tx_pps",
+			 grown(b, n, "tx_wire") / dt, "tx_gbps",
+			 grown(b, n, "tx_bytes") * 8 / 1e9 / dt, "drops_per_s",
+			 lost / dt);
+}
+
+static void add_instances(json_t *list, const json_t *before, const json_t *now,
+			  double dt, const char *iface)
+{
+	const json_t *old = json_object_get(before, "instances");
+	size_t k, at = 0;
+	json_t *in;
+
+	json_array_foreach(json_object_get(now, "instances"), k, in)
+	{
+		const char *name = json_string_value(json_object_get(in, "name"));
+
+		if (name)
+			json_array_append_new(list,
+					      one_instance(snapshot_named(old, name, &at),
+							   in, dt, iface, name));
+	}
 }
 
 static json_t *one_iface(const json_t *before, const json_t *now, double dt,
-			 const char *name, size_t queues)
+			 const char *name)
 {
-	double seen = grown(before, now, name, "xdp", "rx");
-	double redirect = grown(before, now, name, "xdp", "redirect");
-	double lost = grown(before, now, name, "xdp", "drop_meta");
+	const json_t *b = json_object_get(before, "xdp");
+	const json_t *n = json_object_get(now, "xdp");
+	double seen = grown(b, n, "rx");
+	double redirect = grown(b, n, "redirect");
+	double lost = grown(b, n, "drop_meta");
 	double host = seen > redirect + lost ? seen - redirect - lost : 0;
 
 	return json_pack("{s:s, s:f, s:f, s:f, s:i}", "name", name, "seen_pps", seen / dt,
 			 "redirect_pps", redirect / dt, "host_pps", host / dt, "queues",
-			 (int)queues);
+			 (int)json_array_size(json_object_get(now, "queues")));
 }
 
 json_t *top_compute(const json_t *before, const json_t *now)
 {
-	json_t *instances = json_array(), *ifaces = json_array(), *i, *in, *d;
-	struct walk w = {
-		.before = before,
+	json_t *instances = json_array(), *ifaces = json_array(), *i, *d;
+	const json_t *list = json_object_get(before, "interfaces"), *old;
+	struct losses l = {
 		.seconds = snapshot_seconds(before, now),
-		.drops = json_array(),
+		.list = json_array(),
 	};
-	size_t k, n;
+	size_t k, at = 0;
 
 	json_array_foreach(json_object_get(now, "interfaces"), k, i)
 	{
@@ -136,24 +150,15 @@ json_t *top_compute(const json_t *before, const json_t *now)
 
 		if (!name)
 			continue;
-		json_array_append_new(
-			ifaces, one_iface(before, now, w.seconds, name,
-					  json_array_size(json_object_get(i, "queues"))));
-		json_array_foreach(json_object_get(i, "instances"), n, in)
-		{
-			const char *id = json_string_value(json_object_get(in, "name"));
-
-			if (id)
-				json_array_append_new(
-					instances,
-					one_instance(before, now, w.seconds, name, id));
-		}
+		old = snapshot_named(list, name, &at);
+		json_array_append_new(ifaces, one_iface(old, i, l.seconds, name));
+		add_instances(instances, old, i, l.seconds, name);
 	}
-	snapshot_each(now, add_drop, &w);
+	snapshot_each(before, now, add_drop, &l);
 	d = json_object_get(now, "daemon");
-	return json_pack("{s:f, s:O, s:o, s:o, s:o}", "interval_s", w.seconds, "daemon",
+	return json_pack("{s:f, s:O, s:o, s:o, s:o}", "interval_s", l.seconds, "daemon",
 			 d ? d : json_null(), "instances", instances, "interfaces",
-			 ifaces, "drops", w.drops);
+			 ifaces, "drops", l.list);
 }
 
 static double num(const json_t *o, const char *key)

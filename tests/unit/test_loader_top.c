@@ -5,6 +5,7 @@
 #include <jansson.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -186,6 +187,66 @@ static void test_no_daemon(void **state)
 	json_decref(b);
 }
 
+#define MANY_IFACES    16
+#define MANY_INSTANCES 1024
+
+/* Instances @first and on of each interface, instance n with n times @factor packets. */
+static json_t *many(double time, unsigned int first, json_int_t factor)
+{
+	json_t *ifaces = json_array();
+	char name[16];
+
+	for (unsigned int i = 0; i < MANY_IFACES; i++) {
+		json_t *list = json_array();
+
+		for (unsigned int n = first; n < first + MANY_INSTANCES; n++) {
+			snprintf(name, sizeof(name), "vm%u", n);
+			json_array_append_new(list,
+					      json_pack("{s:s, s:{s:I, s:I}}", "name",
+							name, "stats", "rx_packets",
+							(json_int_t)n * factor,
+							"rx_dropped", factor));
+		}
+		snprintf(name, sizeof(name), "v%u", i);
+		json_array_append_new(ifaces,
+				      json_pack("{s:s, s:n, s:[], s:o}", "name", name,
+						"xdp", "queues", "instances", list));
+	}
+	return json_pack("{s:f, s:n, s:o}", "time_s", time, "daemon", "interfaces",
+			 ifaces);
+}
+
+/* As many as a daemon may have, some of which have come and gone meanwhile. Of each a look
+ * through all of them would take an hour. */
+static void test_many(void **state)
+{
+	json_t *a = many(10, 1, 1), *b = many(12, 3, 2), *r = top_compute(a, b);
+	const json_t *list = json_object_get(r, "instances");
+
+	assert_int_equal(json_array_size(list), MANY_IFACES * MANY_INSTANCES);
+	for (unsigned int i = 0; i < MANY_IFACES * MANY_INSTANCES; i++) {
+		const json_t *in = json_array_get(list, i);
+		unsigned int n = 3 + i % MANY_INSTANCES;
+		bool old = n < 1 + MANY_INSTANCES;
+		char name[16];
+
+		snprintf(name, sizeof(name), "vm%u", n);
+		assert_string_equal(json_string_value(json_object_get(in, "name")), name);
+		snprintf(name, sizeof(name), "v%u", i / MANY_INSTANCES);
+		assert_string_equal(json_string_value(json_object_get(in, "interface")),
+				    name);
+		NEAR(num(in, "rx_pps"), old ? n / 2.0 : n);
+		NEAR(num(in, "drops_per_s"), old ? 0.5 : 1);
+	}
+	list = json_object_get(r, "drops");
+	assert_int_equal(json_array_size(list), MANY_IFACES * MANY_INSTANCES);
+	NEAR(num(json_array_get(list, 0), "per_s"), 0.5);
+	NEAR(num(json_array_get(list, MANY_INSTANCES - 1), "per_s"), 1);
+	json_decref(r);
+	json_decref(a);
+	json_decref(b);
+}
+
 static char *rendered(const json_t *r)
 {
 	char *buf = NULL;
@@ -256,15 +317,11 @@ static void test_fmt_si(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_rates),
-		cmocka_unit_test(test_drops),
-		cmocka_unit_test(test_instance_drops),
-		cmocka_unit_test(test_no_chunk),
-		cmocka_unit_test(test_restart),
-		cmocka_unit_test(test_no_daemon),
-		cmocka_unit_test(test_render),
-		cmocka_unit_test(test_terminal_safe),
-		cmocka_unit_test(test_fmt_si),
+		cmocka_unit_test(test_rates),	       cmocka_unit_test(test_drops),
+		cmocka_unit_test(test_instance_drops), cmocka_unit_test(test_no_chunk),
+		cmocka_unit_test(test_restart),	       cmocka_unit_test(test_no_daemon),
+		cmocka_unit_test(test_many),	       cmocka_unit_test(test_render),
+		cmocka_unit_test(test_terminal_safe),  cmocka_unit_test(test_fmt_si),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
