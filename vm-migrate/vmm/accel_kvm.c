@@ -231,10 +231,7 @@ static int kvm_create(struct vm *vm)
 	pthread_mutex_init(&k->ring_lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&k->cond, &attr);
-	pthread_condattr_destroy(&attr);
 	pthread_condattr_destroy(&attr);
 	serial_init(&k->serial, vm->conf.console_fd, kvm_serial_irq, k);
 	for (unsigned int i = 0; i < VM_MAX_VCPUS; i++)
