@@ -6,6 +6,7 @@
  * writes no memory: the used rings are moved here.
  */
 #include <errno.h>
+#include <linux/vhost_types.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_mmio.h>
 #include <linux/virtio_ring.h>
@@ -270,11 +271,13 @@ static void reg(uint64_t off, uint32_t v)
 	virtio_net_write(net, off, &v, sizeof(v));
 }
 
-static void driver_up(void)
+/* With FEATURES_OK in @ok, or without */
+static void driver_up_with(uint32_t low_features, uint32_t ok)
 {
-	const uint32_t status = VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER |
-				VIRTIO_CONFIG_S_FEATURES_OK;
+	const uint32_t status = VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | ok;
 
+	reg(VIRTIO_MMIO_DRIVER_FEATURES_SEL, 0);
+	reg(VIRTIO_MMIO_DRIVER_FEATURES, low_features);
 	reg(VIRTIO_MMIO_DRIVER_FEATURES_SEL, 1);
 	reg(VIRTIO_MMIO_DRIVER_FEATURES, 1);
 	reg(VIRTIO_MMIO_STATUS, status);
@@ -287,6 +290,11 @@ static void driver_up(void)
 		reg(VIRTIO_MMIO_QUEUE_READY, 1);
 	}
 	reg(VIRTIO_MMIO_STATUS, status | VIRTIO_CONFIG_S_DRIVER_OK);
+}
+
+static void driver_up(void)
+{
+	driver_up_with(0, VIRTIO_CONFIG_S_FEATURES_OK);
 }
 
 /* The back end has got so far. */
@@ -439,6 +447,36 @@ static void test_gone_at_arrival(void **state)
 	assert_int_equal(back_count(&back.seen[SEND_RARP]), 1);
 }
 
+/* Features that the device does not offer go to no back end, and a machine moves whatever its
+ * driver has written: rings that are nowhere, too. */
+static void test_moves_unsettled(void **state)
+{
+	reg(VIRTIO_MMIO_STATUS, 0);
+	back.seen[SET_VRING_ENABLE] = 0;
+	driver_up_with(1U << VHOST_F_LOG_ALL, 0);
+	reg(VIRTIO_MMIO_QUEUE_USED_HIGH, 0x7fff);
+	assert_int_equal(back_count(&back.seen[SET_VRING_ENABLE]), 0);
+	arrive();
+	virtio_net_resume(net);
+	reg(VIRTIO_MMIO_STATUS, 0);
+	assert_int_equal(back_count(&back.seen[SET_VRING_ENABLE]), 0);
+	driver_up();
+	back_runs(0, 0);
+}
+
+/* Settled, they start where they were said to be, or not at all. */
+static void test_moves_with_rings_nowhere(void **state)
+{
+	reg(VIRTIO_MMIO_STATUS, 0);
+	back.seen[SET_VRING_ENABLE] = 0;
+	reg(VIRTIO_MMIO_QUEUE_SEL, 1);
+	reg(VIRTIO_MMIO_QUEUE_DESC_HIGH, 0x7fff);
+	driver_up();
+	arrive();
+	virtio_net_resume(net);
+	assert_int_equal(back_count(&back.seen[SET_VRING_ENABLE]), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -449,6 +487,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_restarted_before_arrival, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_gone_at_arrival, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_moves_unsettled, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_moves_with_rings_nowhere, setup,
+						teardown),
 	};
 
 	log_set_level(LOG_LVL_ERROR);

@@ -76,9 +76,15 @@ static const struct vm_net_conf *conf(const struct virtio_net_front *n)
 	return &n->vm->conf.net[n->i];
 }
 
+/* The features are settled: no others than were offered, and they stay as they are. */
+static bool agreed(const struct virtio_net_front *n)
+{
+	return n->status & VIRTIO_CONFIG_S_FEATURES_OK;
+}
+
 static bool wants_rings(const struct virtio_net_front *n)
 {
-	return n->status & VIRTIO_CONFIG_S_DRIVER_OK && n->ring[0].ready &&
+	return agreed(n) && n->status & VIRTIO_CONFIG_S_DRIVER_OK && n->ring[0].ready &&
 	       n->ring[1].ready;
 }
 
@@ -253,7 +259,7 @@ static void write_register(struct virtio_net_front *n, uint64_t off, uint32_t v)
 	case VIRTIO_MMIO_DEVICE_FEATURES_SEL: n->device_sel = v; break;
 	case VIRTIO_MMIO_DRIVER_FEATURES_SEL: n->driver_sel = v; break;
 	case VIRTIO_MMIO_DRIVER_FEATURES:
-		if (n->driver_sel < 2 && !(n->status & VIRTIO_CONFIG_S_FEATURES_OK))
+		if (n->driver_sel < 2 && !agreed(n))
 			set_half(&n->acked, n->driver_sel, v);
 		break;
 	case VIRTIO_MMIO_QUEUE_SEL: n->ring_sel = v; break;
@@ -454,7 +460,9 @@ void virtio_net_save(struct virtio_net_front *n, unsigned int i, struct state_wr
 	pthread_mutex_unlock(&n->lock);
 }
 
-static int load_rings(struct virtio_net_front *n, struct state_section *s)
+/* Where they are is looked at when they start: what a driver has written so far may be
+ * nonsense, and its machine moves all the same. */
+static void load_rings(struct virtio_net_front *n, struct state_section *s)
 {
 	for (unsigned int i = 0; i < RINGS; i++) {
 		struct ring *r = &n->ring[i];
@@ -465,17 +473,12 @@ static int load_rings(struct virtio_net_front *n, struct state_section *s)
 		r->avail = state_get_u64(s);
 		r->used = state_get_u64(s);
 		r->base = state_get_u32(s);
-		if (r->ready && !ring_fits(n, r))
-			return vm_fail(n->vm, -EBADMSG,
-				       "ring %u of network device %u is not in memory", i,
-				       n->i);
 	}
-	return 0;
 }
 
 int virtio_net_load(struct virtio_net_front *n, struct state_section *s)
 {
-	int err;
+	int err = 0;
 
 	if (s->version != 1)
 		return -EPROTONOSUPPORT;
@@ -486,8 +489,8 @@ int virtio_net_load(struct virtio_net_front *n, struct state_section *s)
 	n->device_sel = state_get_u32(s);
 	n->driver_sel = state_get_u32(s);
 	n->ring_sel = state_get_u32(s);
-	err = load_rings(n, s);
-	if (!err && n->acked & ~n->offered)
+	load_rings(n, s);
+	if (agreed(n) && n->acked & ~n->offered)
 		err = vm_fail(n->vm, -EOPNOTSUPP,
 			      "the back end %s lacks features that the guest uses: %#llx",
 			      conf(n)->socket,
