@@ -23,15 +23,15 @@
 /* What poll() says of a message that another reader takes before we do. */
 static short lie;
 
-int poll(struct pollfd *p, nfds_t n, int timeout)
+int poll(struct pollfd *fds, nfds_t nfds, int timeout)
 {
 	struct timespec ts = { timeout / 1000, timeout % 1000 * 1000000L };
 
 	if (lie) {
-		p->revents = lie;
+		fds->revents = lie;
 		return 1;
 	}
-	return ppoll(p, n, timeout < 0 ? NULL : &ts, NULL);
+	return ppoll(fds, nfds, timeout < 0 ? NULL : &ts, NULL);
 }
 
 static int make(int flags)

@@ -183,7 +183,7 @@ static void moved(struct window_app *c, uint64_t to, uint64_t len)
 /* Return: 1, 0: none, -errno */
 static int next_fault(struct window_app *c, uint64_t *addr, bool *write)
 {
-	struct uffd_msg m;
+	struct uffd_msg m = { 0 };
 
 	for (;;) {
 		int err = uffd_read(c->uffd, &m);
