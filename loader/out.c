@@ -18,6 +18,34 @@ void out_init(bool json)
 	notes = json_array();
 }
 
+/* Bytes of the UTF-8 character at @s, as JSON takes it; 0: there is none. */
+static size_t char_bytes(const char *s)
+{
+	size_t max = strnlen(s, 4);
+
+	for (size_t n = 1; n <= max; n++) {
+		json_t *c = json_stringn(s, n);
+		bool ok = c;
+
+		json_decref(c);
+		if (ok)
+			return n;
+	}
+	return 0;
+}
+
+/* Names of files and arguments may be anything, and a long message is cut anywhere. */
+static void make_utf8(char *s)
+{
+	while (*s) {
+		size_t n = char_bytes(s);
+
+		if (!n)
+			*s = '?';
+		s += n ? n : 1;
+	}
+}
+
 void out_error(const char *fmt, ...)
 {
 	char msg[1024];
@@ -30,7 +58,8 @@ void out_error(const char *fmt, ...)
 		fprintf(stderr, "ghostnic: %s\n", msg);
 		return;
 	}
-	out_json(json_pack("{s:b, s:s%}", "ok", 0, "error", msg, strlen(msg)));
+	make_utf8(msg);
+	out_json(json_pack("{s:b, s:s}", "ok", 0, "error", msg));
 }
 
 void out_note(const char *fmt, ...)
@@ -41,16 +70,23 @@ void out_note(const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(msg, sizeof(msg), fmt, ap);
 	va_end(ap);
-	if (as_json)
-		json_array_append_new(notes, json_string(msg));
-	else
+	if (!as_json) {
 		fprintf(stderr, "ghostnic: note: %s\n", msg);
+		return;
+	}
+	make_utf8(msg);
+	json_array_append_new(notes, json_string(msg));
 }
 
 void out_json(json_t *obj)
 {
 	json_t *o = json_object();
 
+	if (!obj)
+		obj = json_pack(
+			"{s:b, s:s}", "ok", 0, "error",
+			"the result is no JSON: out of memory, or a name in it is "
+			"not UTF-8");
 	if (!json_object_get(obj, "ok"))
 		json_object_set_new(o, "ok", json_true());
 	json_object_update(o, obj);

@@ -14,7 +14,8 @@
 /** out_init() - @json: notes and errors become JSON */
 void out_init(bool json);
 
-/** out_error() - the command failed: cause, then remedy; no newline */
+/** out_error() - the command failed: cause, then remedy; no newline. What is not UTF-8 is
+ * a question mark in JSON */
 void out_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /** out_note() - worth knowing, not a failure */
@@ -22,7 +23,7 @@ void out_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /**
  * out_json() - print @obj, one line, with "ok" and the notes so far added
- * @obj:	reference is taken
+ * @obj:	reference is taken; NULL, as what could not be made: an error is printed
  */
 void out_json(json_t *obj);
 

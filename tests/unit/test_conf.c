@@ -142,6 +142,7 @@ static void refuses_instance(void **state)
 		{ "vm1," MAC ",port=tap:gn0,copy", "copy is for port=null" },
 		{ "vm1," MAC ",port=null,copy=maybe", "want yes or no" },
 		{ "vm1," MAC ",port=shm:vm1.sock", "an absolute path" },
+		{ "vm1," MAC ",port=shm:/run/\xc3(", "not UTF-8" },
 		{ "vm1," MAC ",port=shm:/run/vm1.sock,hold=127", "from 128 to" },
 		{ "vm1," MAC ",port=null,hold=128", "hold is for port=shm" },
 		{ "vm1," MAC ",port=null,queues=1",

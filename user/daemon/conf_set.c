@@ -7,6 +7,7 @@
  */
 #include <ctype.h>
 #include <errno.h>
+#include <jansson.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -293,6 +294,16 @@ static int set_mac(struct instance_conf *in, const char *value, char *err, size_
 	return 0;
 }
 
+/* Answers of the control socket, which name it, have no other text. */
+static bool valid_utf8(const char *s)
+{
+	json_t *text = json_string(s);
+	bool ok = text;
+
+	json_decref(text);
+	return ok;
+}
+
 static int set_port(struct instance_conf *in, const char *value, char *err, size_t errlen)
 {
 	const char *arg = strchr(value, ':');
@@ -316,6 +327,9 @@ static int set_port(struct instance_conf *in, const char *value, char *err, size
 				 "port=\"%s\": want tap:DEV, DEV an interface name of 1 "
 				 "to %d characters",
 				 value, IFNAMSIZ - 1);
+	if (!valid_utf8(arg))
+		return conf_fail(err, errlen, "port=\"%s\": the path is not UTF-8",
+				 value);
 	if (!strcmp(kind, "vhost-user") && *arg != '/')
 		return conf_fail(
 			err, errlen,
