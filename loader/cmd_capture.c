@@ -183,6 +183,9 @@ int cmd_capture(const struct opts *o, int argc, char **argv)
 	uint64_t lost;
 	int err, end;
 
+	/* What is no packet goes to standard error then. */
+	if (o->file && !strcmp(o->file, "-"))
+		out_init(false);
 	if (!o->instance || !o->file) {
 		out_error("capture needs --instance NAME and -w FILE; "
 			  "see ghostnic capture --help");

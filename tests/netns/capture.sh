@@ -132,6 +132,15 @@ to_pipe()
 	wait $p && [ "$(tcpdump -nn -r - <"$GN_TMP/pipe" 2>/dev/null | wc -l)" = 2 ]
 }
 gn_check "to standard output" to_pipe
+# pure - with -w - and -j, what goes wrong is said on standard error alone
+pure()
+{
+	local rc
+	"$GN_BIN/ghostnic" capture -j --instance vm9 -w - >"$GN_TMP/pipe" 2>"$GN_TMP/err"
+	rc=$?
+	[ $rc = 1 ] && [ ! -s "$GN_TMP/pipe" ] && grep -q '^ghostnic: no instance vm9' "$GN_TMP/err"
+}
+gn_check "standard output has packets only" pure
 gn_check "an unknown instance is refused" gn_not gn_ghostnic capture --instance vm9 -w /dev/null
 gn_check "no file, no capture" gn_not gn_ghostnic capture --instance vm2
 capture "$GN_TMP/c.pcapng" --instance vm2
