@@ -100,11 +100,15 @@ int ghostmem_getv(struct ghostmem_region *r, const struct ghostmem_vec *v, size_
 int ghostmem_putv(struct ghostmem_region *r, const struct ghostmem_vec *v, size_t n);
 
 /* Asynchronous: submitted by this call, finished by ghostmem_wait() of the same thread;
- * until then @buf and @a stay as they are.
+ * until then @buf and @a stay as they are. One whose connection is lost is made again by
+ * that, or by ghostmem_fence(): perhaps after calls that were made later.
  */
 struct ghostmem_async {
 	uint64_t token;
 	int status;
+	int op; /* from here on: to make it again */
+	struct ghostmem_vec v;
+	struct ghostmem_async *next;
 };
 int ghostmem_get_async(struct ghostmem_region *r, uint64_t off, void *buf, size_t len,
 		       struct ghostmem_async *a);

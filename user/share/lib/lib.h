@@ -172,9 +172,17 @@ int lib_conn_submit(struct lib_conn *c, const struct lib_req *q);
 /** lib_conn_flush() - what was queued is on its way. Return: 0, -errno */
 int lib_conn_flush(struct lib_conn *c);
 
-/** lib_conn_reap() - wait for one reply. Return: 0; else connection is over and every
- * request on it has failed with -EIO: -errno */
+/** lib_conn_reap() - wait for one reply. Return: 0; else connection is over: -errno, and
+ * every request on it has failed: with -EREMCHG if it was not done, else -ECONNRESET */
 int lib_conn_reap(struct lib_conn *c);
+
+/** lib_conn_lose() - @a has failed for the connection's sake, with @status. If it is
+ * asynchronous, it is to be made again */
+void lib_conn_lose(struct lib_conn *c, struct ghostmem_async *a, int status);
+
+/** lib_conn_lost() - of those that are to be made again the first, or @a, if that is one:
+ * the caller does so. NULL: no */
+struct ghostmem_async *lib_conn_lost(struct lib_conn *c, const struct ghostmem_async *a);
 
 unsigned int lib_conn_busy(const struct lib_conn *c);
 

@@ -264,18 +264,50 @@ static void finish(struct lib_conn *c, struct pending *p, int status)
 	c->bytes -= p->q.size;
 }
 
+void lib_conn_lose(struct lib_conn *c, struct ghostmem_async *a, int status)
+{
+	struct ghostmem_async **p = &c->lost;
+
+	if (a->status)
+		return;
+	a->status = status;
+	if (!a->op)
+		return;
+	while (*p)
+		p = &(*p)->next;
+	a->next = NULL;
+	*p = a;
+}
+
+struct ghostmem_async *lib_conn_lost(struct lib_conn *c, const struct ghostmem_async *a)
+{
+	struct ghostmem_async **p = &c->lost, *found;
+
+	while (a && *p && *p != a)
+		p = &(*p)->next;
+	found = *p;
+	if (found)
+		*p = found->next;
+	return found;
+}
+
 static int fail(struct lib_conn *c, int err)
 {
 	c->err = err;
-	for (int i = 0; i < LIB_DEPTH; i++)
-		if (c->pending[i].seq)
-			finish(c, &c->pending[i], -EIO);
-	for (; c->nredo; c->nredo--) {
-		struct ghostmem_async *a = c->redo[c->nredo - 1].a;
+	/* In the order in which they were sent */
+	for (uint64_t seq = c->seq + 1; seq <= c->seq + LIB_DEPTH; seq++) {
+		struct pending *p = &c->pending[seq % LIB_DEPTH];
 
-		a->status = a->status ? a->status : -EREMCHG;
-		a->token--;
+		if (!p->seq)
+			continue;
+		lib_conn_lose(c, p->q.a, -ECONNRESET);
+		finish(c, p, 0);
 	}
+	for (unsigned int i = 0; i < c->nredo; i++) {
+		lib_conn_lose(c, c->redo[i].a, -EREMCHG);
+		c->redo[i].a->token--;
+	}
+	c->nredo = 0;
 	c->tx_fill = 0;
 	net_close(&c->nc);
 	return err;
@@ -398,9 +430,9 @@ static int follow(struct lib_conn *c)
 	c->nredo = 0;
 	for (unsigned int i = 0; i < n; i++) {
 		redo[i].a->token--;
-		err = lib_conn_submit(c, &redo[i]);
-		if (err)
-			redo[i].a->status = -EIO;
+		/* Nothing of it was sent, unless it is a put. */
+		if (lib_conn_submit(c, &redo[i]))
+			lib_conn_lose(c, redo[i].a, -EREMCHG);
 	}
 	return c->err;
 }

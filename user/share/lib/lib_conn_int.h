@@ -34,8 +34,9 @@ struct lib_conn {
 	/* Not done, because the region has moved: to be sent to its owner now. */
 	struct lib_req redo[LIB_DEPTH];
 	unsigned int nredo;
-	uint64_t redo_ns; /* since when */
-	size_t bytes;	  /* of replies and puts under way */
+	uint64_t redo_ns;	     /* since when */
+	struct ghostmem_async *lost; /* to be made again */
+	size_t bytes;		     /* of replies and puts under way */
 	uint8_t tx[LIB_DEPTH * GM_HDR_SIZE];
 	size_t tx_fill, rx_at, rx_fill;
 	uint8_t rx[RX_SIZE];

@@ -151,11 +151,9 @@ static int transfer(struct ghostmem_region *r, uint8_t op, const struct ghostmem
 		}
 		if (!err)
 			err = a.status;
-		if (!err)
-			return 0;
 		/* A page that is lost stays so; a lost connection is another matter. */
-		if (err == -EIO && !lib_conn_failed(c))
-			return -EIO;
+		if (!err || a.status == -EIO)
+			return a.status;
 		if (!lib_again(r, err, start, &asked))
 			return verdict(r, err);
 	}
@@ -196,14 +194,16 @@ static int start_async(struct ghostmem_region *r, uint8_t op,
 
 	if (err)
 		return err;
-	*a = (struct ghostmem_async){ 0 };
+	*a = (struct ghostmem_async){ .op = op, .v = *v };
 	while ((err = lib_conn_get(r, time_left(r, start), &c)))
 		if (!lib_again(r, err, start, &asked))
 			return verdict(r, err);
 	err = submit(r, c, op, v, a);
 	if (!err)
 		err = lib_conn_flush(c);
-	return err ? -EIO : 0;
+	if (err)
+		lib_conn_lose(c, a, -ECONNRESET);
+	return 0;
 }
 
 int ghostmem_get_async(struct ghostmem_region *r, uint64_t off, void *buf, size_t len,
@@ -222,6 +222,13 @@ int ghostmem_put_async(struct ghostmem_region *r, uint64_t off, const void *buf,
 	return start_async(r, GM_OP_PUT, &v, a);
 }
 
+/* As its connection was lost: now, by one that there is then */
+static int make_again(struct ghostmem_region *r, struct ghostmem_async *a)
+{
+	a->status = transfer(r, (uint8_t)a->op, &a->v, 1);
+	return a->status;
+}
+
 int ghostmem_wait(struct ghostmem_region *r, struct ghostmem_async *a)
 {
 	struct lib_conn *c = lib_conn_find(r);
@@ -230,7 +237,7 @@ int ghostmem_wait(struct ghostmem_region *r, struct ghostmem_async *a)
 		return a->token ? -EINVAL : a->status; /* of another thread */
 	while (a->token)
 		lib_conn_reap(c);
-	return a->status == -EREMCHG ? -EIO : a->status;
+	return lib_conn_lost(c, a) ? make_again(r, a) : a->status;
 }
 
 /* ---- atomics ---------------------------------------------------------------------- */
@@ -273,9 +280,9 @@ static int atomic(struct ghostmem_region *r, uint8_t op, uint64_t off, uint64_t 
 		if (!err) {
 			while (a.token)
 				lib_conn_reap(c);
-			doubt = a.status == -EIO && lib_conn_failed(c);
-			if (!a.status || (a.status == -EIO && !doubt))
+			if (!a.status || a.status == -EIO)
 				return a.status;
+			doubt = a.status == -ECONNRESET;
 			err = a.status;
 		}
 		if (!lib_again(r, err, start, &asked))
@@ -307,15 +314,23 @@ int ghostmem_fence(struct ghostmem_region *r)
 	struct ghostmem_async a = { 0 };
 	struct lib_req q = { .op = GM_OP_FENCE, .a = &a };
 	struct lib_conn *c = lib_conn_find(r);
-	int err;
+	struct ghostmem_async *lost;
+	int err = 0;
 
 	/* A call that has returned is done; only asynchronous ones are under way. */
-	if (!c || lib_conn_failed(c) || !lib_conn_busy(c))
-		return usable(r, 0, 0, false);
-	err = lib_conn_submit(c, &q);
-	while (!err && (a.token || lib_conn_busy(c)))
-		err = lib_conn_reap(c);
-	return err ? -EIO : a.status;
+	if (c && !lib_conn_failed(c) && lib_conn_busy(c)) {
+		err = lib_conn_submit(c, &q);
+		while (!err && (a.token || lib_conn_busy(c)))
+			err = lib_conn_reap(c);
+		/* What was under way is lost now, and nothing else is. */
+		err = err ? 0 : a.status;
+	}
+	while (c && (lost = lib_conn_lost(c, NULL))) {
+		int failed = make_again(r, lost);
+
+		err = err ? err : failed;
+	}
+	return err ? err : usable(r, 0, 0, false);
 }
 
 /* The agent deals in whole pages, @base their offset; owner's pages are at home. */
