@@ -98,8 +98,10 @@ say "2. a file by TCP, both ways"
 gn_file $MIB
 copy "peer -> VM, IPv4" peer vm1 10.0.0.11
 copy "VM -> peer, IPv4" vm1 peer 10.0.0.1
-copy "peer -> VM, IPv6" peer vm1 fd00::11
-copy "VM -> peer, IPv6" vm1 peer fd00::1
+if [ "$GN_IPV6" ]; then
+	copy "peer -> VM, IPv6" peer vm1 fd00::11
+	copy "VM -> peer, IPv6" vm1 peer fd00::1
+fi
 
 say "3. iperf3, both ways, four streams"
 in_gbps=$(gbps peer vm1 10.0.0.11 -P 4) || exit 1

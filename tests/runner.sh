@@ -79,6 +79,18 @@ gn_check "the next run begins with it" run 1 fuzz
 rm -f "$TOP"/build/fuzz/crash-one-*
 gn_check "until it is removed" run 0 fuzz
 
+# ---- what an older kernel lacks may be skipped on it
+plant tests/netns/traffic.sh <<<'echo "skip mtu 9000: no multi-buffer AF_XDP"'
+kernel()
+{
+	plant bin/uname <<<"echo $1"
+	PATH=$TOP/bin:$PATH run "${@:2}" && last "1 passed, [01] failed, [01] skipped"
+}
+gn_check "a skip on 6.1" kernel 6.1.0-50-amd64 0 netns
+gn_check "not on 6.6" kernel 6.6.0-1-amd64 1 netns
+gn_check "nor on 6.18" kernel 6.18.1 1 netns
+rm "$TOP"/tests/netns/{traffic,faults}.sh
+
 # ---- who runs it may write numbers with a comma
 plant tests/share/point.sh <<<'[ "$LC_ALL" = C ] && echo "ok a"'
 gn_check "the locale" eval 'LC_ALL=de_DE.UTF-8 run 0 share'

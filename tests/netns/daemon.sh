@@ -21,6 +21,7 @@ above() { [ "$("${@:2}")" -gt "$1" ]; }
 silence()
 {
 	local ns
+	[ "$GN_IPV6" ] || return 0
 	for ns in peer host vm1 vm2; do
 		gn_must gn_exec "$ns" sh -c 'echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6'
 	done

@@ -34,6 +34,10 @@ GN_NEVER=$GN_TMP/.never	# see gn_nap
 GN_PIDS=()
 GN_FAILED=0
 GN_DAEMON=0		# process of the last gn_daemon
+GN_IPV6=		# has the kernel got it?
+[ ! -e /proc/sys/net/ipv6 ] || GN_IPV6=y
+# shellcheck disable=SC2034 # for DPDK
+GN_CPUS=$(sed -n 's/^Cpus_allowed_list:\t//p' /proc/self/status)
 PATH=$PATH:/usr/sbin:/sbin
 LC_ALL=C		# numbers with a point, also bash's own: EPOCHREALTIME
 export GN_BIN GN_TMP PATH LC_ALL
@@ -61,6 +65,10 @@ gn_check()
 {
 	local name=$1 rc
 	shift
+	if [[ -z $GN_IPV6 && $* == *fd00::* ]]; then
+		gn_skip "$name" "no IPv6"
+		return 0
+	fi
 	"$@" >"$GN_TMP/check.out" 2>&1
 	rc=$?
 	if [ $rc = 0 ]; then
@@ -70,6 +78,14 @@ gn_check()
 		tail -n 15 "$GN_TMP/check.out" | sed 's/^/#   /'
 	fi
 	return $rc
+}
+
+# gn_jumbo NAME - does the kernel take frames of more than one buffer? If not, case NAME is a skip.
+gn_jumbo()
+{
+	local v
+	IFS=.- read -ra v <<<"$(uname -r)"
+	((v[0] > 6 || v[0] == 6 && v[1] >= 6)) || { gn_skip "$1" "no multi-buffer AF_XDP before 6.6"; false; }
 }
 
 # gn_not CMD... - succeeds when CMD fails
@@ -98,7 +114,7 @@ gn_ns()
 	for ns; do
 		gn_must ip netns add "$ns"
 		gn_must gn_exec "$ns" ip link set lo up
-		gn_must gn_exec "$ns" sh -c \
+		[ -z "$GN_IPV6" ] || gn_must gn_exec "$ns" sh -c \
 			'echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad'
 	done
 }
@@ -236,11 +252,11 @@ gn_daemon_settled()
 GN_MAC1=02:00:00:00:00:11
 GN_MAC2=02:00:00:00:00:12
 
-# gn_addr NS IF N - the N-th address of both families
+# gn_addr NS IF N - the N-th address of both families, if the kernel has both
 gn_addr()
 {
 	gn_must gn_exec "$1" ip addr replace "10.0.0.$3/24" brd + dev "$2"
-	gn_must gn_exec "$1" ip -6 addr replace "fd00::$3/64" dev "$2" nodad
+	[ -z "$GN_IPV6" ] || gn_must gn_exec "$1" ip -6 addr replace "fd00::$3/64" dev "$2" nodad
 }
 
 # gn_two_hosts - peer: bridge br0, 10.0.0.1, of p0 --- h0 of host and p1 --- h1 of host2

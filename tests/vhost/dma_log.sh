@@ -123,7 +123,7 @@ gn_check "no such instance" refused 1 'no instance vm9' \
 	gn_ghostnic dma-log show --instance vm9
 
 gn_spawn PMD dpdk-testpmd --no-pci --no-huge -m 256 --no-telemetry \
-	--single-file-segments --file-prefix="gndma$$" --lcores '0@(0-1),1@(0-1)' \
+	--single-file-segments --file-prefix="gndma$$" --lcores "0@($GN_CPUS),1@($GN_CPUS)" \
 	--log-level=lib.eal:4 \
 	--vdev="net_virtio_user0,path=$SOCK,mac=$GN_MAC1,mrg_rxbuf=1" -- \
 	--no-mlockall --total-num-mbufs=16384 --forward-mode=icmpecho \

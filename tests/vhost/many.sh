@@ -28,7 +28,7 @@ pmd()
 	# shellcheck disable=SC2016 # the inner shell's
 	gn_spawn PMD sh -c 'exec stdbuf -oL dpdk-testpmd "$@" <"$0"' "$CMD" \
 		--no-pci --no-huge -m 256 --no-telemetry --single-file-segments \
-		--file-prefix="gnmany$$" --lcores '0@(0-1),1@(0-1)' --log-level=lib.eal:4 \
+		--file-prefix="gnmany$$" --lcores "0@($GN_CPUS),1@($GN_CPUS)" --log-level=lib.eal:4 \
 		"${dev[@]}" -- -i --no-mlockall --total-num-mbufs=24576 \
 		--forward-mode=icmpecho --disable-link-check --nb-cores=1
 	echo start >&9

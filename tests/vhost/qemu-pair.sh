@@ -55,9 +55,11 @@ queues_used()
 
 no_faults() { [ "$(gn_count faults)" = 0 ] && [ "$(gn_count tx_bad)" = 0 ]; }
 
+MTU=9000
+gn_jumbo "mtu 9000" || MTU=1500
 qemu_initrd
 QEMU_LISTENS=,client
-qemu_host 9000
+qemu_host $MTU
 QEMU_SMP=2 QEMU_NETDEV=,queues=2 \
 	QEMU_DEVICE=,romfile=,packed=on,mq=on,rx_queue_size=1024,tx_queue_size=1024 \
 	qemu_boot vm1 "$GN_TMP/vm1.vu"
@@ -69,12 +71,12 @@ gn_check "split ring" feature_bit vm2 34 0
 gn_check "two queue pairs, packed" two_queues vm1
 gn_check "two queue pairs, split" two_queues vm2
 gn_check "rings of 1024" test "$(guest vm1 "ethtool -g eth0" | awk '/^[RT]X:/ && $2 == 1024' | wc -l)" = 4
-guest_up vm1 11 9000
-guest_up vm2 12 9000
+guest_up vm1 11 $MTU
+guest_up vm2 12 $MTU
 
-gn_check "jumbo frames to the packed ring" gn_exec peer ping -q -c 5 -i 0.1 -W 5 -s 8900 -M "do" 10.0.0.11
-gn_check "jumbo frames to the split ring" gn_exec peer ping -q -c 5 -i 0.1 -W 5 -s 8900 -M "do" 10.0.0.12
-gn_check "from guest to guest" guest vm1 "ping -q -c 3 -W 5 -s 8900 10.0.0.12"
+gn_check "large frames to the packed ring" gn_exec peer ping -q -c 5 -i 0.1 -W 5 -s $((MTU - 100)) -M "do" 10.0.0.11
+gn_check "large frames to the split ring" gn_exec peer ping -q -c 5 -i 0.1 -W 5 -s $((MTU - 100)) -M "do" 10.0.0.12
+gn_check "from guest to guest" guest vm1 "ping -q -c 3 -W 5 -s $((MTU - 100)) 10.0.0.12"
 gn_check "TCP from guest to guest, whole frames" in_larger_frames guest_copy vm1 vm2 10.0.0.12 8
 gn_check "TCP the other way" guest_copy vm2 vm1 10.0.0.11 8
 gn_file 16
@@ -115,7 +117,7 @@ gn_check "daemon stopped in order, and started again" gn_wait 30 answers 10.0.0.
 gn_stop "$GN_DAEMON" KILL
 qmp vm1 system_reset >/dev/null
 if qemu_ready vm1 2; then
-	guest_up vm1 11 9000
+	guest_up vm1 11 $MTU
 	qemu_daemon
 	gn_check "reset while no daemon ran" gn_wait 30 answers 10.0.0.11
 	gn_check "data after that" copy_in vm1 10.0.0.11
