@@ -3,15 +3,18 @@
  * ghostnic capture: an instance's frames into a pcapng file.
  *
  * The daemon copies them for us (ghostnic_capture(3)); this process is the one that waits
- * for the disk. SIGINT, SIGTERM, --count and the instance's end all leave a whole file.
- * One thread.
+ * for the disk. SIGINT, SIGTERM, --count and the instance's end all leave a whole file,
+ * unless its reader takes nothing: one of a pipe is waited for, but by a signal only
+ * STALL_MS longer. One thread.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,6 +25,7 @@
 
 #define BATCH	   64
 #define MAX_QUEUES 64
+#define STALL_MS   1000
 
 static volatile sig_atomic_t stopped;
 
@@ -30,9 +34,64 @@ static void on_signal(int sig)
 	stopped = sig;
 }
 
+/* Where the file goes. The two signals are blocked but in ppoll(), so that none comes between
+ * a look and a sleep. */
+struct output {
+	int fd;
+	bool waits; /* no regular file: a write may have to wait for a reader */
+	bool stalled;
+	sigset_t unblocked;
+};
+
+/* Wait until a reader has made room. Return: false: it does not, or an error */
+static bool wait_for_room(struct output *o)
+{
+	const struct timespec stall = { STALL_MS / 1000, STALL_MS % 1000 * 1000000L };
+	struct pollfd p = { o->fd, POLLOUT, 0 };
+	bool last;
+	int n;
+
+	do {
+		last = stopped;
+		n = ppoll(&p, 1, last ? &stall : NULL, &o->unblocked);
+	} while (n < 0 && errno == EINTR && !last);
+	o->stalled = n <= 0 && last;
+	return n > 0;
+}
+
+static ssize_t output_write(void *cookie, const char *buf, size_t len)
+{
+	struct output *o = cookie;
+	size_t done = 0;
+
+	while (!o->stalled && done < len) {
+		size_t part = len - done;
+		ssize_t n;
+
+		/* So much fits when there is room at all: pipe(7). */
+		if (o->waits && part > PIPE_BUF)
+			part = PIPE_BUF;
+		if (o->waits && !wait_for_room(o))
+			break;
+		n = write(o->fd, buf + done, part);
+		if (n < 0)
+			break;
+		done += (size_t)n;
+	}
+	return (ssize_t)done;
+}
+
+static int output_close(void *cookie)
+{
+	const struct output *o = cookie;
+
+	return close(o->fd);
+}
+
 struct capture {
 	struct ghostnic_port *port;
 	FILE *f;
+	struct output out;
 	uint64_t packets;
 	uint64_t max; /* 0: no end */
 };
@@ -69,7 +128,7 @@ static int drain(struct capture *c, unsigned int q)
 }
 
 /* Sleep until a queue has something, or a signal. Return: 0, -EPIPE: the port is lost */
-static int sleep_on(struct capture *c, unsigned int queues, const sigset_t *unblocked)
+static int sleep_on(struct capture *c, unsigned int queues)
 {
 	struct pollfd p[MAX_QUEUES];
 
@@ -81,30 +140,34 @@ static int sleep_on(struct capture *c, unsigned int queues, const sigset_t *unbl
 		p[q] = (struct pollfd){ ghostnic_port_fd(c->port, q), POLLIN, 0 };
 	}
 	fflush(c->f); /* someone may be reading along */
-	if (ppoll(p, queues, NULL, unblocked) < 0 && errno != EINTR)
+	if (ppoll(p, queues, NULL, &c->out.unblocked) < 0 && errno != EINTR)
 		return -errno;
 	return 0;
+}
+
+static void take_signals(sigset_t *unblocked)
+{
+	const struct sigaction sa = { .sa_handler = on_signal };
+	sigset_t stop;
+
+	sigemptyset(&stop);
+	sigaddset(&stop, SIGINT);
+	sigaddset(&stop, SIGTERM);
+	sigprocmask(SIG_BLOCK, &stop, unblocked);
+	sigdelset(unblocked, SIGINT);
+	sigdelset(unblocked, SIGTERM);
+	sigaction(SIGINT, &sa, NULL);
+	sigaction(SIGTERM, &sa, NULL);
+	signal(SIGPIPE, SIG_IGN);
 }
 
 static int run(struct capture *c)
 {
 	unsigned int queues = ghostnic_port_get_info(c->port)->queues;
-	const struct sigaction sa = { .sa_handler = on_signal };
-	sigset_t stop, unblocked;
 	int err = 0;
 
 	if (queues > MAX_QUEUES)
 		return -EPROTO;
-	/* Blocked but in ppoll(), so that none comes between the look and the sleep. */
-	sigemptyset(&stop);
-	sigaddset(&stop, SIGINT);
-	sigaddset(&stop, SIGTERM);
-	sigprocmask(SIG_BLOCK, &stop, &unblocked);
-	sigdelset(&unblocked, SIGINT);
-	sigdelset(&unblocked, SIGTERM);
-	sigaction(SIGINT, &sa, NULL);
-	sigaction(SIGTERM, &sa, NULL);
-	signal(SIGPIPE, SIG_IGN);
 	while (!err && !stopped && (!c->max || c->packets < c->max)) {
 		sigset_t pending;
 		bool got = false;
@@ -120,7 +183,7 @@ static int run(struct capture *c)
 		if (sigismember(&pending, SIGINT) || sigismember(&pending, SIGTERM))
 			break;
 		if (!err && !got)
-			err = sleep_on(c, queues, &unblocked);
+			err = sleep_on(c, queues);
 	}
 	return err;
 }
@@ -154,15 +217,24 @@ static int fail_open(const struct opts *o, int err)
 	}
 }
 
-/* New files are the user's alone: they hold traffic. */
-static FILE *open_file(const char *path)
+/* New files are the user's alone: they hold traffic. Return: false: errno says why */
+static bool open_output(struct capture *c, const char *path)
 {
-	int fd;
+	static const cookie_io_functions_t io = { .write = output_write,
+						  .close = output_close };
+	struct stat st;
 
-	if (!strcmp(path, "-"))
-		return stdout;
-	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	return fd < 0 ? NULL : fdopen(fd, "w");
+	c->out.fd = !strcmp(path, "-")
+			    ? STDOUT_FILENO
+			    : open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (c->out.fd < 0)
+		return false;
+	c->out.waits = fstat(c->out.fd, &st) || !S_ISREG(st.st_mode);
+	c->f = fopencookie(&c->out, "w", io);
+	if (!c->f)
+		return false;
+	take_signals(&c->out.unblocked);
+	return true;
 }
 
 static int report(const struct opts *o, const struct capture *c, uint64_t lost)
@@ -200,8 +272,7 @@ int cmd_capture(const struct opts *o, int argc, char **argv)
 			       o->segments ? GHOSTNIC_CAPTURE_SEGMENTS : 0, -1, &c.port);
 	if (err)
 		return fail_open(o, err);
-	c.f = open_file(o->file);
-	if (!c.f) {
+	if (!open_output(&c, o->file)) {
 		out_error("%s: %s", o->file, strerror(errno));
 		ghostnic_port_close(c.port);
 		return EXIT_FAILED;
@@ -217,8 +288,12 @@ int cmd_capture(const struct opts *o, int argc, char **argv)
 	clock_gettime(CLOCK_REALTIME, &now);
 	end = pcapng_end(c.f, (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec,
 			 c.packets, lost);
-	if (c.f != stdout && fclose(c.f))
+	if (fclose(c.f))
 		end = -EIO;
+	if (c.out.stalled) {
+		out_error("%s: the file has no end: its reader takes nothing", o->file);
+		return EXIT_FAILED;
+	}
 	if (end || err == -EIO) {
 		out_error("%s: cannot write; is the disk full, or the reader gone?",
 			  o->file);

@@ -141,6 +141,36 @@ pure()
 	[ $rc = 1 ] && [ ! -s "$GN_TMP/pipe" ] && grep -q '^ghostnic: no instance vm9' "$GN_TMP/err"
 }
 gn_check "standard output has packets only" pure
+
+# ---- a reader that takes nothing: the pipe is full, and the capture waits for it ----
+# stalled - a capture to a FIFO that is open, and more than fits into it
+stalled()
+{
+	gn_spawn CAPTURE gn_ghostnic capture -w "$GN_TMP/fifo" --instance vm2
+	gn_wait 5 log_says "capture of vm2 by pid $CAPTURE\"" || return 1
+	gn_copy peer vm2 10.0.0.12
+}
+as_said()
+{
+	tcpdump -nn -r "$1" >"$GN_TMP/dump" &&
+		grep "^$(wc -l <"$GN_TMP/dump") packets captured" "$GN_TMP/CAPTURE.log"
+}
+gn_must mkfifo "$GN_TMP/fifo"
+exec 7<>"$GN_TMP/fifo"
+gn_check "a reader that stalls" stalled
+kill -TERM "$CAPTURE"
+gn_check "a signal ends its capture all the same" gn_wait 5 gn_gone "$CAPTURE"
+wait "$CAPTURE"
+gn_check "which fails" test $? = 1
+gn_check "and says why" grep -q 'fifo: the file has no end: its reader takes nothing' "$GN_TMP/CAPTURE.log"
+gn_must dd <&7 of=/dev/null bs=64k count=1 status=none
+gn_check "a reader that stalls again" stalled
+gn_spawn READER sh -c "exec 7>&-; exec cat '$GN_TMP/fifo' >'$GN_TMP/c.pcapng'"
+gn_must gn_wait 5 test -s "$GN_TMP/c.pcapng"
+gn_check "and goes on has a whole file" captured
+exec 7>&-
+gn_wait 5 gn_gone "$READER" || gn_die "the reader of the FIFO reads on"
+gn_check "of as many packets as are said" as_said "$GN_TMP/c.pcapng"
 gn_check "an unknown instance is refused" gn_not gn_ghostnic capture --instance vm9 -w /dev/null
 gn_check "no file, no capture" gn_not gn_ghostnic capture --instance vm2
 capture "$GN_TMP/c.pcapng" --instance vm2
